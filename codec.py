@@ -1,0 +1,243 @@
+"""``Codec``: images to bytes and back, and the latents between.
+
+The networks that see pixels (analysis, hyper analysis, synthesis) run in TensorFlow, in float32.
+What decides over bits runs exactly, in context.py, gmm_entropy.py and latent_coder.py. Decoded
+latents are therefore the same on every machine; pixels are the same on one machine and may differ
+by one level between machines.
+"""
+
+import collections
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import bitstream
+import factorized_prior
+import latent_coder
+import models
+from context import EntropyModel
+from network import LATENT_STRIDE, STRIDE
+
+# y_hat: int32 (h, w, N); z_symbols: int32 (h/4, w/4, N), before the medians are added.
+Latents = collections.namedtuple("Latents", "y_hat z_symbols")
+
+
+def padded_size(height, width):
+    """Sides rounded up to multiples of 64."""
+    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
+def pad(pixels):
+    """Pads uint8 (H, W, 3) below and to the right to multiples of 64 by reflection.
+
+    Cheng et al.'s code does the same; NumPy reflects repeatedly where a side is shorter than its
+    padding. Fu et al.'s centres the image in zeros, which costs bits at the edges.
+    """
+    height, width = pixels.shape[:2]
+    to_height, to_width = padded_size(height, width)
+    return np.pad(pixels, ((0, to_height - height), (0, to_width - width), (0, 0)), "reflect")
+
+
+class Codec:
+    """A model ready to code images. Building one loads TensorFlow's graph once.
+
+    Args:
+      model: a ``models.Model``, see ``Codec.load`` and ``Codec.from_checkpoint``.
+
+    Raises:
+      models.ModelError: where the weights do not allow exact coding.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.family, self.num_filters = model.family, model.num_filters
+        self.fingerprint = model.fingerprint
+        prior = {
+            name.split("/", 1)[1]: value
+            for name, value in model.weights.items()
+            if name.startswith("entropy_bottleneck/")
+        }
+        self.medians = factorized_prior.medians_of(prior["quantiles"])
+        try:
+            self._entropy_model = EntropyModel(model.weights, model.num_filters, model.family)
+            self._z_tables = latent_coder.ZTables(
+                prior["quantized_cdf"],
+                prior["cdf_length"],
+                factorized_prior.table_offsets(prior["quantiles"]),
+            )
+        except ValueError as error:
+            raise models.ModelError(f"Model {model.name}: {error}") from error
+        self._start_session()
+
+    @classmethod
+    def load(cls, name, models_dir=models.MODELS_DIR):
+        """The codec of the model ``name`` in ``models_dir`` (or of a model folder's path)."""
+        return cls(models.load_named(name, models_dir))
+
+    @classmethod
+    def from_checkpoint(cls, prefix, family, num_filters):
+        """The codec of a checkpoint as its authors published it."""
+        return cls(models.load_checkpoint(prefix, family, num_filters))
+
+    def _start_session(self):
+        """Builds the graph and loads the weights."""
+        weights = self.model.weights
+        with tf.Graph().as_default() as graph:
+            table_length = weights["entropy_bottleneck/quantized_cdf"].shape[1]
+            self._tensors = models.build_inference_graph(
+                self.num_filters, self.family, table_length
+            )
+            self._session = tf.Session(graph=graph)
+            variables = tf.global_variables()
+            # Feeding the initialisers loads the values without an assignment op per variable.
+            self._session.run(
+                [v.initializer for v in variables],
+                {v.initializer.inputs[1]: weights[v.op.name] for v in variables},
+            )
+            graph.finalize()
+
+    def close(self):
+        """Frees the TensorFlow session."""
+        self._session.close()
+
+    def run(self, fetches, feeds):
+        """Evaluates tensors of ``models.build_inference_graph`` by name.
+
+        Args:
+          fetches: name, or list of names.
+          feeds: dict of name to NumPy array.
+        """
+        single = isinstance(fetches, str)
+        names = [fetches] if single else fetches
+        values = self._session.run(
+            [self._tensors[n] for n in names], {self._tensors[k]: v for k, v in feeds.items()}
+        )
+        return values[0] if single else values
+
+    def analyse(self, pixels):
+        """Latents of an image.
+
+        Args:
+          pixels: uint8 (H, W, 3) for RGB or (H, W) for grey, any size from 1x1.
+
+        Returns:
+          ``Latents``.
+
+        Raises:
+          ValueError: for another dtype or shape.
+          latent_coder.LatentError: where the model gives latents that cannot be coded.
+        """
+        pixels = np.asarray(pixels)
+        grey = pixels.ndim == 2
+        if pixels.dtype != np.uint8 or not (grey or pixels.shape[2:] == (3,)) or not pixels.size:
+            raise ValueError(
+                "A uint8 array of shape (H, W, 3) or (H, W) expected, got "
+                f"{pixels.dtype} {pixels.shape}."
+            )
+        rgb = np.repeat(pixels[..., None], 3, axis=-1) if grey else pixels
+        x = pad(rgb)[None].astype(np.float32) / np.float32(255)
+        y, z = self.run(["y", "z"], {"x": x})
+        latent_coder.check_latents("y", y)
+        latent_coder.check_latents("z", z)
+        z_symbols = np.floor(z[0] + (np.float32(0.5) - self.medians))
+        return Latents(np.rint(y[0]).astype(np.int32), z_symbols.astype(np.int32))
+
+    def synthesise(self, latents, height, width, grey=False):
+        """Pixels of latents.
+
+        Args:
+          latents: ``Latents``.
+          height, width: of the image.
+          grey: whether to return one channel, the rounded mean of the three.
+
+        Returns:
+          uint8 (height, width, 3), or (height, width) where grey.
+        """
+        x_hat = self.run("x_hat", {"y_hat": latents.y_hat[None].astype(np.float32)})
+        x_hat = np.clip(x_hat[0, :height, :width], 0, 1)
+        if grey:
+            x_hat = x_hat.mean(axis=-1)
+        return np.rint(x_hat * np.float32(255)).astype(np.uint8)
+
+    def encode(self, latents, height, width, grey=False):
+        """The bytes of a ``.glic`` file.
+
+        Args:
+          latents: ``Latents`` of the padded image.
+          height, width: of the image before padding.
+          grey: whether the image has one channel.
+        """
+        active = latents.y_hat.any(axis=(0, 1))
+        y = b""
+        if active.any():
+            y = latent_coder.encode_y(
+                latents.y_hat[..., active],
+                self._image_model(latents.z_symbols, active),
+                self.family,
+            )
+        return bitstream.pack(
+            bitstream.Container(
+                fingerprint=self.fingerprint,
+                height=height,
+                width=width,
+                mode=bitstream.GREY if grey else bitstream.RGB,
+                active=active,
+                latents_crc=bitstream.latents_checksum(latents.z_symbols, latents.y_hat),
+                z=latent_coder.encode_z(latents.z_symbols, self._z_tables),
+                y=y,
+            )
+        )
+
+    def decode(self, container):
+        """``Latents`` of an unpacked file.
+
+        Raises:
+          models.ModelError: where it was written with another model.
+          bitstream.BitstreamError: where the payload does not give the latents it should.
+        """
+        if container.fingerprint != self.fingerprint:
+            raise models.ModelError(
+                f"The file was written with model {container.fingerprint.hex()}, this one is "
+                f"{self.model.name} ({self.fingerprint.hex()})."
+            )
+        if len(container.active) != self.num_filters:
+            raise bitstream.BitstreamError(
+                f"Flags of {self.num_filters} channels expected, got {len(container.active)}."
+            )
+        height, width = padded_size(container.height, container.width)
+        h, w = height // LATENT_STRIDE, width // LATENT_STRIDE
+        y_hat = np.zeros((h, w, self.num_filters), np.int32)
+        try:
+            z_shape = (height // STRIDE, width // STRIDE, self.num_filters)
+            z_symbols = latent_coder.decode_z(container.z, z_shape, self._z_tables)
+            if container.active.any():
+                y_hat[..., container.active] = latent_coder.decode_y(
+                    container.y,
+                    self._image_model(z_symbols, container.active),
+                    int(container.active.sum()),
+                    self.family,
+                )
+        except latent_coder.LatentError as error:
+            raise bitstream.BitstreamError(str(error)) from error
+        if bitstream.latents_checksum(z_symbols, y_hat) != container.latents_crc:
+            raise bitstream.BitstreamError(
+                "The decoded latents do not match the file's checksum: nothing is written."
+            )
+        return Latents(y_hat, z_symbols.astype(np.int32))
+
+    def _image_model(self, z_symbols, active):
+        z_hat = z_symbols.astype(np.float64) + self.medians
+        return self._entropy_model.for_image(z_hat, np.flatnonzero(active))
+
+    def compress(self, pixels):
+        """Bytes of a ``.glic`` file from uint8 (H, W, 3) or grey (H, W) pixels."""
+        pixels = np.asarray(pixels)
+        latents = self.analyse(pixels)
+        return self.encode(latents, *pixels.shape[:2], grey=pixels.ndim == 2)
+
+    def decompress(self, data, max_pixels=bitstream.MAX_PIXELS):
+        """uint8 (H, W, 3) or grey (H, W) pixels from the bytes of a ``.glic`` file."""
+        container = bitstream.unpack(data, max_pixels)
+        latents = self.decode(container)
+        grey = container.mode == bitstream.GREY
+        return self.synthesise(latents, container.height, container.width, grey)

@@ -1,0 +1,185 @@
+"""Compresses images: python encoder.py [FILES OR FOLDERS] [--model NAME] [-o images/]
+
+Writes one .glic file per image and prints a line for each: size in bits per pixel from the real
+file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last line is the mean.
+"""
+
+import commandline  # first: it says what is missing
+
+import tqdm  # isort: skip
+
+
+def parse_arguments():
+    """The command line's options."""
+    parser = commandline.parser_for(__doc__)
+    commandline.add_file_options(parser, commandline.ROOT / "valid", "images")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="folder in models/, or path of one; models differ in rate and quality (default: "
+        f"{commandline.DEFAULT_MODEL})",
+    )
+    parser.add_argument(
+        "--no-metrics",
+        action="store_true",
+        help="do not measure PSNR and MS-SSIM, which costs a pass of the synthesis network",
+    )
+    parser.add_argument(
+        "--effort",
+        type=int,
+        choices=range(10),
+        default=0,
+        metavar="0..9",
+        help="search for better latents of each image by gradient descent: smaller files of better "
+        "quality, decoded as fast as ever, for much more encoding time; 3 takes 20 iterations, "
+        "9 takes 240 (default: 0, none)",
+    )
+    parser.add_argument(
+        "--lmbda",
+        type=float,
+        help="weight of the distortion in that search (default: the model's own; needed with "
+        "--checkpoint)",
+    )
+    commandline.add_model_options(parser)
+    return parser.parse_args()
+
+
+def load_codec(args):
+    """The codec that the options name."""
+    from codec import Codec
+
+    codec = commandline.checkpoint_codec(args)
+    if codec and args.model:
+        raise commandline.UsageError("--model or --checkpoint expected, got both.")
+    return codec or Codec.load(args.model or commandline.DEFAULT_MODEL)
+
+
+def make_refiner(codec, args):
+    """The ``Refiner`` for --effort, or None without it."""
+    if not args.effort:
+        if args.lmbda is not None:
+            raise commandline.UsageError("--lmbda belongs to --effort: give both, or neither.")
+        return None
+    import refine
+
+    config = codec.model.config
+    lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
+    if lmbda is None:
+        raise commandline.UsageError(
+            "--effort needs the lambda that the checkpoint was trained with: add --lmbda."
+        )
+    return refine.Refiner(codec, lmbda, config.get("metric", "mse"))
+
+
+def refine_latents(refiner, level, path, pixels):
+    """``refine.Refined`` of an image, with a progress bar on a terminal."""
+    import refine
+
+    with tqdm.tqdm(
+        total=refine.ITERATIONS[level], desc=path.name, leave=False, disable=None
+    ) as bar:
+
+        def progress(loss):
+            bar.set_postfix_str(f"loss {loss:.4f}")
+            bar.update()
+
+        return refiner.compress(pixels, level, progress)
+
+
+def encode_file(codec, path, output, with_metrics, refiner=None, level=0):
+    """Compresses one image.
+
+    With a ``refine.Refiner`` and a level from 1 to 9 its latents are refined first; Ctrl-C then
+    ends the search, and the best file so far is written before KeyboardInterrupt is raised.
+
+    Returns:
+      Dict of ``height``, ``width``, ``bpp``, ``notes`` (what reading changed), and with metrics
+      ``psnr`` (dB) and ``ms_ssim`` (None for images with a side under 161 pixels).
+    """
+    import images
+    import metrics
+
+    pixels, notes = images.read_image(path)
+    height, width = pixels.shape[:2]
+    grey = pixels.ndim == 2
+    if refiner:
+        refined = refine_latents(refiner, level, path, pixels)
+        latents, data = refined.latents, refined.data
+        notes = (*notes, f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}")
+    else:
+        latents = codec.analyse(pixels)
+        data = codec.encode(latents, height, width, grey)
+    images.atomic_write(output, data)
+    if refiner and refined.interrupted:
+        raise KeyboardInterrupt
+    result = {
+        "height": height,
+        "width": width,
+        "bpp": 8 * len(data) / (height * width),
+        "notes": notes,
+    }
+    if with_metrics:
+        restored = codec.synthesise(latents, height, width, grey)
+        result["psnr"] = metrics.psnr(pixels, restored)
+        result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
+    return result
+
+
+def format_quality(psnr, ms_ssim):
+    """The columns for PSNR and MS-SSIM."""
+    from metrics import to_db
+
+    if ms_ssim is None:
+        return f"  PSNR {psnr:6.3f} dB  MS-SSIM - (a side under 161)"
+    return f"  PSNR {psnr:6.3f} dB  MS-SSIM {ms_ssim:.5f} ({to_db(ms_ssim):6.3f} dB)"
+
+
+def format_line(path, result, seconds):
+    """The report line of one image."""
+    size = f"{result['width']}x{result['height']}"
+    line = f"{path.name:24s} {size:>10s}  {result['bpp']:7.4f} bpp"
+    if "psnr" in result:
+        line += format_quality(result["psnr"], result["ms_ssim"])
+    line += f"  {seconds:6.2f} s"
+    return line + "".join(f"  [{note}]" for note in result["notes"])
+
+
+def format_mean(results):
+    """The last line: plain means over the images (MS-SSIM over those that have it)."""
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    line = f"{'mean':24s} {len(results):>4d} files  {mean([r['bpp'] for r in results]):7.4f} bpp"
+    if "psnr" in results[0]:
+        ms_ssims = [r["ms_ssim"] for r in results if r["ms_ssim"] is not None]
+        line += format_quality(
+            mean([r["psnr"] for r in results]), mean(ms_ssims) if ms_ssims else None
+        )
+    return line
+
+
+def main():
+    """Returns the exit code: 0, or 1 where an image failed."""
+    args = parse_arguments()
+    import bitstream
+    from images import IMAGE_SUFFIXES
+
+    jobs = commandline.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
+    codec = load_codec(args)
+    refiner = make_refiner(codec, args)
+    print(f"{codec.model.name}: {codec.family}, {codec.num_filters} filters, to {args.output}/")
+    results, failures = commandline.process(
+        jobs,
+        lambda path, output: encode_file(
+            codec, path, output, not args.no_metrics, refiner, args.effort
+        ),
+        format_line,
+    )
+    if results:
+        print(format_mean(results))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    commandline.run(main)

@@ -1,0 +1,218 @@
+"""Model folders and authors' checkpoints: finding, reading and checking weights.
+
+A folder ``models/NAME/`` holds a TF 1.x Saver checkpoint with the prefix ``model`` (inference
+variables only) and ``config.json`` with at least ``family``, ``num_filters`` and ``fingerprint``.
+A checkpoint that the authors published is the same without the configuration.
+"""
+
+import collections
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import factorized_prior
+import network
+from bitstream import FINGERPRINT_BYTES
+
+MODELS_DIR = Path(__file__).resolve().parent / "models"
+CHECKPOINT_PREFIX = "model"
+CONFIG_NAME = "config.json"
+
+
+class ModelError(ValueError):
+    """A model that is missing, incomplete or not what it says it is."""
+
+
+# weights: dict of name to NumPy array; fingerprint: bytes; config: dict.
+Model = collections.namedtuple("Model", "name family num_filters weights fingerprint config")
+
+
+def build_inference_graph(num_filters, family, table_length=3):
+    """Builds all networks in the default graph, with float32 placeholders between them.
+
+    Returns:
+      Dict of tensors: placeholders ``x`` (B, H, W, 3) and ``y_hat`` (B, h, w, N); ``y`` and ``z``
+      computed from ``x``; ``x_hat`` from ``y_hat``; and, for tests and measurements, ``phi`` from
+      the placeholder ``z_hat`` and ``raw`` from ``y_hat`` and ``phi_in``.
+    """
+    n = num_filters
+    x = tf.placeholder(tf.float32, (None, None, None, 3), "x")
+    y_hat = tf.placeholder(tf.float32, (None, None, None, n), "y_hat")
+    z_hat = tf.placeholder(tf.float32, (None, None, None, n), "z_hat")
+    phi_in = tf.placeholder(tf.float32, (None, None, None, 2 * n), "phi")
+    y = network.analysis(x, n, family)
+    tensors = {
+        "x": x,
+        "y": y,
+        "z": network.hyper_analysis(y, n),
+        "z_hat": z_hat,
+        "phi": network.hyper_synthesis(z_hat, n),
+        "y_hat": y_hat,
+        "phi_in": phi_in,
+        "raw": network.entropy_parameter(y_hat, phi_in, n, family),
+        "x_hat": network.synthesis(y_hat, n, family),
+    }
+    factorized_prior.variables(n, table_length)
+    return tensors
+
+
+def inference_variables(num_filters, family):
+    """Dict of every inference variable's name to (shape, NumPy dtype).
+
+    The second dimension of ``entropy_bottleneck/quantized_cdf`` is None: it differs by model.
+    """
+    network.check_architecture(family, num_filters)
+    with tf.Graph().as_default():
+        build_inference_graph(num_filters, family)
+        found = {
+            v.op.name: (tuple(v.shape.as_list()), v.dtype.as_numpy_dtype)
+            for v in tf.global_variables()
+        }
+    name = "entropy_bottleneck/quantized_cdf"
+    found[name] = ((num_filters, None), found[name][1])
+    return found
+
+
+def _matches(shape, expected):
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected))
+
+
+def read_weights(prefix, num_filters, family):
+    """The inference variables of a checkpoint; whatever else it holds is left alone.
+
+    Args:
+      prefix: path of the checkpoint without ``.index``.
+      num_filters: N.
+      family: "gmm" or "gllmm".
+
+    Returns:
+      Dict of name to NumPy array.
+
+    Raises:
+      ModelError: for a missing or unreadable checkpoint, a missing variable, a wrong shape or
+        dtype, or weights that are not finite.
+    """
+    prefix = str(prefix)
+    if not Path(prefix + ".index").is_file():
+        raise ModelError(
+            f"No checkpoint at {prefix}: {prefix}.index is missing. Give the path without "
+            ".index or .data-00000-of-00001."
+        )
+    weights = {}
+    expected = inference_variables(num_filters, family)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        present = reader.get_variable_to_shape_map()
+        for name in expected:
+            if name in present:
+                weights[name] = reader.get_tensor(name)
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"The checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
+    for name, (shape, dtype) in expected.items():
+        found = weights.get(name)
+        if found is None or not _matches(found.shape, shape) or found.dtype != dtype:
+            came = "nothing" if found is None else f"{found.dtype.name} {found.shape}"
+            raise ModelError(
+                f"The checkpoint {prefix} does not fit family {family} with {num_filters} "
+                f"filters: {name} should be {np.dtype(dtype).name} {shape}, got {came}."
+            )
+        if not np.isfinite(found).all():
+            raise ModelError(f"The checkpoint {prefix} holds NaN or infinity in {name}.")
+    return weights
+
+
+def fingerprint_of(weights, num_filters, family):
+    """8 bytes that name a model: a SHA-256 over its architecture, names, shapes and values."""
+    digest = hashlib.sha256(f"{family} {num_filters}\n".encode())
+    for name in sorted(weights):
+        values = np.ascontiguousarray(weights[name])
+        little_endian = values.astype(values.dtype.newbyteorder("<"))
+        digest.update(f"{name} {values.dtype.name} {values.shape}\n".encode())
+        digest.update(little_endian.tobytes())
+    return digest.digest()[:FINGERPRINT_BYTES]
+
+
+def read_config(folder):
+    """The configuration of a model folder.
+
+    Raises:
+      ModelError: where it is missing, is not JSON or lacks a field.
+    """
+    path = Path(folder) / CONFIG_NAME
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        family, num_filters = config["family"], config["num_filters"]
+        bytes.fromhex(config["fingerprint"])
+        network.check_architecture(family, num_filters)
+    except FileNotFoundError:
+        raise ModelError(f"No model at {folder}: {CONFIG_NAME} is missing.") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelError(f"The model's {path} cannot be used: {error}") from error
+    return config
+
+
+def available(models_dir=MODELS_DIR):
+    """Sorted names of the folders in ``models_dir`` that hold a model."""
+    return sorted(p.parent.name for p in Path(models_dir).glob(f"*/{CONFIG_NAME}"))
+
+
+def load_folder(folder):
+    """The ``Model`` in a folder, checked against its fingerprint."""
+    folder = Path(folder)
+    config = read_config(folder)
+    family, num_filters = config["family"], config["num_filters"]
+    weights = read_weights(folder / CHECKPOINT_PREFIX, num_filters, family)
+    fingerprint = fingerprint_of(weights, num_filters, family)
+    if fingerprint.hex() != config["fingerprint"]:
+        raise ModelError(
+            f"The weights in {folder} are not those that its {CONFIG_NAME} names (fingerprint "
+            f"{config['fingerprint']} expected, got {fingerprint.hex()}): fetch the model again."
+        )
+    return Model(folder.name, family, num_filters, weights, fingerprint, config)
+
+
+def load_named(name, models_dir=MODELS_DIR):
+    """The ``Model`` called ``name`` in ``models_dir``, or in the folder of that path."""
+    folder = Path(models_dir) / name
+    if not folder.is_dir() and Path(name).is_dir():
+        folder = Path(name)
+    if not folder.is_dir():
+        known = ", ".join(available(models_dir)) or "none"
+        raise ModelError(f"No model named {name} in {models_dir}. Available: {known}.")
+    return load_folder(folder)
+
+
+def load_checkpoint(prefix, family, num_filters):
+    """The ``Model`` of a checkpoint as its authors published it."""
+    try:
+        network.check_architecture(family, num_filters)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    weights = read_weights(prefix, num_filters, family)
+    fingerprint = fingerprint_of(weights, num_filters, family)
+    return Model(Path(prefix).name, family, num_filters, weights, fingerprint, {})
+
+
+def find(fingerprint, models_dir=MODELS_DIR):
+    """The folder in ``models_dir`` of the model with this fingerprint (8 bytes).
+
+    Raises:
+      ModelError: where there is none.
+    """
+    for name in available(models_dir):
+        folder = Path(models_dir) / name
+        try:
+            if read_config(folder)["fingerprint"] == fingerprint.hex():
+                return folder
+        except ModelError:
+            continue  # a broken folder must not hide the right one
+    known = ", ".join(available(models_dir)) or "none"
+    raise ModelError(
+        f"The file was written with model {fingerprint.hex()}, which is not in {models_dir} "
+        f"(there: {known}). Put its folder there, or name its checkpoint with --checkpoint."
+    )

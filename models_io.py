@@ -1,0 +1,200 @@
+"""Model folders and training checkpoints on disk.
+
+A run keeps everything in ``runs/NAME``: checkpoints with the optimiser's state (``step-N.*``), the
+settings, and the logs. An export, ``models/NAME``, is what coding needs and nothing else:
+
+    model.index, model.data-*   TF 1.x Saver checkpoint under the authors' variable names
+    config.json                 what the model is and how it was made
+    log.csv                     the training log, thinned
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import tensorflow.compat.v1 as tf
+
+import factorized_prior
+import images
+import models
+from training_graph import AVERAGE_SCOPE
+
+LOG_ROWS = 500  # of an exported log
+PRIOR_SCOPE = "entropy_bottleneck"
+
+
+def write_json(path, record):
+    """Writes a dict as readable JSON; the file holds all of it or what it held before."""
+    images.atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_json(path):
+    """Reads what ``write_json`` wrote. Raises ValueError where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it or start a new run.") from None
+
+
+def latest_checkpoint(run):
+    """Prefix of the newest checkpoint of a run folder, or None."""
+    state = tf.train.get_checkpoint_state(str(run))
+    for path in reversed(state.all_model_checkpoint_paths if state else ()):
+        prefix = Path(run) / Path(path).name
+        if Path(f"{prefix}.index").is_file():
+            return str(prefix)
+    return None
+
+
+def checkpoint_prefix(path):
+    """Prefix of a checkpoint given as such, as a model folder or as a run folder.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if Path(f"{path}.index").is_file():
+        return str(path)
+    for name in (models.CHECKPOINT_PREFIX, f"{models.CHECKPOINT_PREFIX}-0"):
+        if (Path(path) / f"{name}.index").is_file():
+            return str(Path(path) / name)
+    found = latest_checkpoint(path) if Path(path).is_dir() else None
+    if found is None:
+        raise ValueError(
+            f"{path} is neither a checkpoint prefix nor a folder with a model; expected a path "
+            "such as models/NAME or path/model-0 (without .index)."
+        )
+    return found
+
+
+def set_variables(session, variables, values):
+    """Sets variables, without adding to the graph, in one call: each call plans the graph anew."""
+    starts = [variable.initializer.inputs[1] for variable in variables]
+    session.run([v.initializer for v in variables], dict(zip(starts, values)))
+
+
+def transfer(session, variables, path):
+    """Sets the variables that a checkpoint holds with the same name and shape.
+
+    Args:
+      session: session in which the variables are initialised.
+      variables: candidates.
+      path: see ``checkpoint_prefix``.
+
+    Returns:
+      Names taken and names left as they are.
+
+    Raises:
+      ValueError: there is no checkpoint, or nothing in it fits.
+    """
+    reader = WeightReader(checkpoint_prefix(path))
+    shapes = reader.names
+    fits = [shapes.get(v.op.name) == v.shape.as_list() for v in variables]
+    taken = [v for v, fit in zip(variables, fits) if fit]
+    left = [v.op.name for v, fit in zip(variables, fits) if not fit]
+    if not taken:
+        raise ValueError(
+            f"{path} has no variable with a name and shape of this model; check the family and "
+            "the number of filters."
+        )
+    set_variables(session, taken, [reader.get_tensor(v.op.name) for v in taken])
+    return [v.op.name for v in taken], left
+
+
+class WeightReader:
+    """Tensors of a training checkpoint by name: a weight's moving average where there is one."""
+
+    def __init__(self, checkpoint):
+        self._reader = tf.train.load_checkpoint(checkpoint)
+        self.names = self._reader.get_variable_to_shape_map()
+
+    def get_tensor(self, name):
+        """NumPy array of a variable."""
+        average = f"{AVERAGE_SCOPE}/{name}"
+        return self._reader.get_tensor(average if average in self.names else name)
+
+
+def _prior_arrays(reader):
+    """The trained prior of a checkpoint, with solved quantiles and the integer tables."""
+    prefix = f"{PRIOR_SCOPE}/"
+    arrays = {
+        name[len(prefix) :]: reader.get_tensor(name)
+        for name in reader.names
+        if name.startswith(prefix) and name.split("/")[1].startswith(("matrix", "bias", "factor"))
+        if name.count("/") == 1
+    }
+    arrays["quantiles"] = factorized_prior.solve_quantiles(arrays)
+    arrays["quantized_cdf"], arrays["cdf_length"] = factorized_prior.tables(arrays)
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _save_inference_model(checkpoint, prefix, family, num_filters):
+    """Writes the inference variables with a solved prior; returns them as arrays by name."""
+    reader = WeightReader(checkpoint)
+    prior = _prior_arrays(reader)
+    table_length = prior[f"{PRIOR_SCOPE}/quantized_cdf"].shape[1]
+    with tf.Graph().as_default():
+        models.build_inference_graph(num_filters, family, table_length)
+        variables = tf.global_variables()
+        names = [v.op.name for v in variables]
+        weights = {n: prior[n] if n in prior else reader.get_tensor(n) for n in names}
+        saver = tf.train.Saver(variables)
+        with tf.Session() as session:
+            set_variables(session, variables, [weights[n] for n in names])
+            saver.save(session, prefix, write_meta_graph=False, write_state=False)
+    return weights
+
+
+def _thin_log(source, target):
+    with open(source, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    every = -(-len(rows) // LOG_ROWS) or 1
+    # Counted from the end, so that the last row is kept.
+    kept = rows[::-1][::every][::-1]
+    with open(target, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *kept])
+
+
+def export(checkpoint, target, config, log):
+    """Writes a model folder; a reader never sees half of one.
+
+    Args:
+      checkpoint: prefix of a training checkpoint.
+      target: folder to make; an older one is replaced.
+      config: dict for config.json, with "family" and "num_filters"; the fingerprint is added.
+      log: path of the training log.
+
+    Raises:
+      ValueError: the weights are broken. OSError: the folder cannot be written.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    new, old = (target.parent / f".{target.name}-{kind}-{mark}" for kind in ("new", "old"))
+    new.mkdir()
+    try:
+        family, num_filters = config["family"], config["num_filters"]
+        prefix = str(new / models.CHECKPOINT_PREFIX)
+        weights = _save_inference_model(checkpoint, prefix, family, num_filters)
+        fingerprint = models.fingerprint_of(weights, num_filters, family).hex()
+        write_json(new / models.CONFIG_NAME, {**config, "fingerprint": fingerprint})
+        _thin_log(log, new / "log.csv")
+        if target.exists():
+            os.replace(target, old)
+        os.replace(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def last_row(path):
+    """Last row of a CSV file as a dict of numbers, or None if there is no file or no row."""
+    if not Path(path).is_file():
+        return None
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {key: float(value) for key, value in rows[-1].items()} if rows else None

@@ -1,0 +1,41 @@
+"""The sentences that a newcomer sees on the wrong Python or without the packages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import preflight
+
+FIRST_IMPORT = re.compile(r"^(?:import|from) (?!__future__)(\w+)", re.M)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("version", [(3, 8), (3, 12), (3, 13, 1)])
+def test_other_pythons_are_named(version):
+    with pytest.raises(SystemExit, match=rf"3\.9 to 3\.11 expected, got 3\.{version[1]}: "):
+        preflight.check(version)
+
+
+def test_missing_packages_are_named():
+    with pytest.raises(SystemExit, match=r"missing \(no_such_package\): run 'pip install"):
+        preflight.check(packages=("sys", "no_such_package"))
+
+
+def test_the_bounds_are_those_of_pyproject_and_requirements():
+    bounds = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    )
+    assert ((3, int(bounds[1])), (3, int(bounds[2]) - 1)) == (preflight.OLDEST, preflight.NEWEST)
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    marker = 'python_version >= "3.9" and python_version < "3.12"'
+    assert all(line.endswith(marker) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py"])
+def test_every_script_checks_first(script):
+    """Before any import of what is installed: 'commandline' starts with the check, too."""
+    first = FIRST_IMPORT.search((ROOT / script).read_text())[1]
+    assert first in ("preflight", "commandline")
+    shared = FIRST_IMPORT.search((ROOT / "commandline.py").read_text())[1]
+    assert shared == "preflight"

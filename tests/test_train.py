@@ -1,0 +1,408 @@
+"""Training: data, schedules, refusals, resume, NaN stop and export, on tiny models."""
+
+import csv
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+
+import models
+import models_io
+import train
+import training_data
+import training_graph
+import training_loop
+
+# Grappler takes longer to plan a step than these tests to run it; one of them keeps it on.
+REAL_CONFIG = training_graph.session_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_sessions():
+    def config(threads=0):
+        made = REAL_CONFIG(threads)
+        made.graph_options.rewrite_options.disable_meta_optimizer = True
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_graph, "session_config", config)
+        yield
+
+
+def photograph(seed, height=96, width=112):
+    """A smooth colourful image with some noise, uint8."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width] / 40
+    waves = [np.sin(rows * a + columns * b + c) for a, b, c in rng.uniform(0, 3, (3, 3))]
+    noisy = 128 + 90 * np.stack(waves, -1) + rng.normal(0, 4, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of five images, one of them in a subfolder."""
+    path = tmp_path_factory.mktemp("photographs")
+    (path / "more").mkdir()
+    for i in range(5):
+        name = "more/4.png" if i == 4 else f"{i}.png"
+        Image.fromarray(photograph(i)).save(path / name)
+    return path
+
+
+def command(folder, runs, *options, name="tiny"):
+    """Runs train.py on a tiny model; returns the exit status."""
+    tiny = "--num-filters 8 --patch 64 --batch 2 --precision float32 --threads 1 --warmup 2"
+    tiny += " --optimizer adam"  # its graph is built faster; test_soap.py resumes SOAP
+    place = ["--data", str(folder), "--valid", str(folder / "more"), "--runs", str(runs)]
+    place += ["--name", name, "--to", str(runs.parent / "models" / name)]
+    return train.main([*place, *tiny.split(), *options])
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(run):
+    reader = tf.train.load_checkpoint(models_io.latest_checkpoint(run))
+    names = reader.get_variable_to_shape_map()
+    return {name: reader.get_tensor(name) for name in names if name != "progress/seconds"}
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A run of six steps in one go, with its exported model."""
+    base = tmp_path_factory.mktemp("finished")
+    assert command(folder, base / "runs", "--steps", "6") == 0
+    return base
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def test_data_skips_what_cannot_be_used(folder, tmp_path):
+    Image.fromarray(photograph(7, 63, 200)).save(tmp_path / "small.png")
+    Image.fromarray(photograph(8)[:, :, 0]).save(tmp_path / "grey.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("no image either")
+    said = []
+    paths = training_data.find_images(folder) + training_data.find_images(tmp_path)
+    photographs = training_data.Photographs(paths, 64, 1 << 30, 2, said.append)
+    assert len(photographs) == 6 and photographs.too_small == 1
+    assert len(said) == 1 and "broken.jpg" in said[0]
+    assert photographs.batch(7, 1, 0).shape == (7, 64, 64, 3)
+    photographs.close()
+
+
+def test_batches_do_not_depend_on_memory_or_on_where_they_start(folder):
+    paths = training_data.find_images(folder)
+    cached = training_data.Photographs(paths, 64, 1 << 30, 2)
+    decoded = training_data.Photographs(paths, 64, 40_000, 2)
+    assert cached.in_memory == 5 and decoded.in_memory == 1
+    wanted = [cached.batch(3, 5, step) for step in range(4)]
+    assert not np.array_equal(wanted[0], wanted[1])
+    for photographs, start in ((cached, 0), (decoded, 0), (cached, 2)):
+        batches = training_data.Batches(photographs, 3, 5, start)
+        for step in range(start, 4):
+            np.testing.assert_array_equal(batches.next(), wanted[step])
+        batches.close()
+    cached.close()
+    decoded.close()
+
+
+def test_epochs_show_each_image_once(folder):
+    photographs = training_data.Photographs(training_data.find_images(folder), 96, 1 << 30, 2)
+    stored = [photographs._decoded(i) for i in range(5)]
+    found = []
+    for crop in photographs.batch(5, 3, 2):
+        for index, pixels in enumerate(stored):
+            flipped = [pixels[::a, ::b] for a in (1, -1) for b in (1, -1)]
+            shifts = [f[:, s : s + 96] for f in flipped for s in range(17)]
+            if any(np.array_equal(crop, s) for s in shifts):
+                found.append(index)
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    photographs.close()
+
+
+def test_nothing_usable_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="5 of 5 are smaller"):
+        training_data.Photographs(training_data.find_images(folder), 128, 1 << 30, 2)
+    with pytest.raises(ValueError, match="hold no image"):
+        training_data.find_images(tmp_path)
+
+
+def test_hold_out_depends_on_names_only(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    kept, held = training_data.hold_out(paths)
+    assert len(held) == 5 and sorted(kept + held) == sorted(paths)
+    again = training_data.hold_out([p.parent / "elsewhere" / p.name for p in paths[::-1]])[1]
+    assert [p.name for p in again] == [p.name for p in held]
+
+
+# --- Graph ---------------------------------------------------------------------------------------
+
+
+def test_schedules():
+    assert training_graph.schedule("constant", 0.9, 1000, 300) == 1
+    assert training_graph.schedule("cosine", 0.0, 149, 300) == 0.5
+    assert training_graph.schedule("cosine", 0.5, 1000, 300) == pytest.approx(0.5)
+    assert training_graph.schedule("cosine", 1.0, 1000, 300) == pytest.approx(0, abs=1e-12)
+    assert training_graph.schedule("step", 0.79, 1000, 300) == 1
+    assert training_graph.schedule("step", 0.8, 1000, 300) == 0.1
+
+
+def training(family, optimizer, precision):
+    """(graph, feed) of a tiny training step on a fixed batch; the feed lacks the step."""
+    tf.set_random_seed(1)
+    graph = training_graph.build_training(
+        family=family,
+        num_filters=8,
+        lmbda=0.0075,
+        precision=precision,
+        optimizer=optimizer,
+        seed=1,
+        average=0.9,
+        batch=2,
+        patch=64,
+    )
+    x = np.stack([photograph(i)[:64, :64] for i in range(2)])
+    return graph, {graph.x: x, graph.learning_rate: 3e-3, graph.clip_norm: np.inf}
+
+
+def losses_of(session, graph, feed):
+    """Losses of 25 steps from untrained weights."""
+    session.run(tf.global_variables_initializer())
+    fetches = [graph.losses.loss, graph.train]
+    return [session.run(fetches, {**feed, graph.step: step})[0] for step in range(25)]
+
+
+def test_loss_falls_on_a_fixed_batch_in_bfloat16_with_grappler():
+    with tf.Graph().as_default(), tf.Session(config=REAL_CONFIG(1)) as session:
+        losses = losses_of(session, *training("gmm", "adam", "bfloat16"))
+    assert 5 < losses[0] < 120  # a sane start: x_hat near 0.5
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_loss_falls_with_soap_and_a_refused_step_changes_nothing():
+    config = training_graph.session_config(1)
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        graph, feed = training("gllmm", "soap", "float32")
+        losses = losses_of(session, graph, feed)
+        before = session.run(tf.global_variables())
+        feed.update({graph.step: 25, graph.losses.mse: np.nan})
+        fetches = [graph.finite, graph.suspects, graph.train]
+        finite, suspects, _ = session.run(fetches, feed)
+        after = session.run(tf.global_variables())
+    assert 5 < losses[0] < 120
+    assert losses[-1] < 0.8 * losses[0]
+    assert not finite
+    assert all(np.array_equal(value, same) for value, same in zip(after, before))
+    assert [name for name, fine in suspects.items() if not fine] == ["mse"]
+    assert "gradient of synthesis/Block_3_layer_2/signal_conv2d/bias" in suspects
+
+
+@pytest.mark.parametrize("family", ["gmm", "gllmm"])
+def test_factor_shapes_cover_the_kernels(family):
+    with tf.Graph().as_default():
+        models.build_inference_graph(16, family)
+        variables = tf.trainable_variables()
+    shapes = training_graph.factor_shapes(variables, 16)
+    for variable in variables:
+        kind = variable.op.name.split("/")[-1]
+        assert (variable.op.name in shapes) == (kind in ("kernel", "kernel_rdft", "weights"))
+        if variable.op.name in shapes:
+            assert np.prod(shapes[variable.op.name]) == variable.shape.num_elements()
+    first = "analysis/Block_0_layer_2/signal_conv2d/kernel_rdft"
+    assert shapes[first] == (9, 3, 16)
+    suffix = "_1" if family == "gllmm" else ""
+    no_bias = f"analysis/Block_3_layer_2{suffix}/signal_conv2d/kernel_rdft"
+    assert shapes[no_bias] == (9, 16, 16)
+    assert shapes["entropy_parameter/masked/weights"] == (25, 16, 32)
+    assert shapes["synthesis/Block_3_layer_2/signal_conv2d/kernel_rdft"] == (9, 16, 12)
+
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+
+def test_export_restores_as_a_model(finished):
+    target = finished / "models" / "tiny"
+    model = models.load_folder(target)
+    assert len(model.weights) == 272
+    assert model.config["steps"] == 6 and model.config["lmbda"] == 0.0075
+    valid = rows_of(finished / "runs" / "tiny" / "valid.csv")
+    assert model.config["validation"]["loss"] == float(valid[-1]["loss"])
+    assert sorted(p.name for p in target.iterdir()) == [
+        *("config.json", "log.csv", "model.data-00000-of-00001", "model.index")
+    ]
+    trained = weights_of(finished / "runs" / "tiny")
+    name = "synthesis/Block_0_layer_0/signal_conv2d/kernel_rdft"
+    np.testing.assert_array_equal(model.weights[name], trained[f"average/{name}"])
+    assert np.abs(trained[f"average/{name}"] - trained[name]).max() > 0
+    quantiles = model.weights["entropy_bottleneck/quantiles"]
+    assert np.all(np.diff(quantiles, axis=-1) > 0) and not np.any(quantiles == 10)
+    assert [p.name for p in (finished / "models").iterdir()] == ["tiny"]
+
+
+def test_export_again_gives_the_same_model(finished, folder):
+    again = finished / "again"
+    options = ["--name", "tiny", "--runs", str(finished / "runs"), "--export"]
+    assert train.main([*options, "--to", str(again)]) == 0
+    first = models.load_folder(finished / "models" / "tiny")
+    assert models.load_folder(again).fingerprint == first.fingerprint
+
+
+def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
+    runs = tmp_path / "runs"
+
+    def interrupted(self, batches, loop=training_loop.Run._loop, step=training_loop.Run._one_step):
+        def three(pixels):
+            values = step(self, pixels)
+            if self.step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return values
+
+        self._one_step = three
+        loop(self, batches)
+
+    assert threading.current_thread() is threading.main_thread()  # where signals arrive
+    with monkeypatch.context() as patch:
+        patch.setattr(training_loop.Run, "_loop", interrupted)
+        assert command(folder, runs, "--steps", "6") == 0
+    assert weights_of(runs / "tiny")["progress/step"] == 3
+    assert not (tmp_path / "models").exists()
+    assert command(folder, runs) == 0
+    wanted, found = weights_of(finished / "runs" / "tiny"), weights_of(runs / "tiny")
+    assert wanted["progress/step"] == 6 and wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_conflicting_settings_are_refused(finished, folder, capsys):
+    def refused(*options):
+        assert command(folder, finished / "runs", *options) == 2
+        return capsys.readouterr().err
+
+    assert "lmbda 0.0075, not 0.03" in refused("--lmbda", "0.03")
+    assert "family gmm, not gllmm" in refused("--family", "gllmm")
+    assert "either --steps or --hours" in refused("--steps", "9", "--hours", "1")
+    assert train.main(["--name", "new", "--data", str(folder)]) == 2
+    assert "either --steps or --hours" in capsys.readouterr().err
+    assert train.main(["--name", "tiny", "--runs", str(finished), "--export"]) == 2
+    assert "no checkpoint to export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("num_filters", 12, "multiple of 8"),
+        ("patch", 100, "multiple of 64"),
+        ("lmbda", -1.0, "positive lmbda"),
+        ("steps", 0, "positive --steps"),
+        ("warmup", -1, "warmup of 0 or more"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        train.resolve_settings({"steps": 5, setting: value}, None)
+
+
+def test_unknown_recorded_settings_are_refused():
+    with pytest.raises(ValueError, match="unknown settings: colour"):
+        train.resolve_settings({"steps": 5}, {"colour": 1})
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Replaces the networks by one weight that counts steps; from step 3 on steps are refused."""
+
+    def build(*, batch, patch, **_):
+        x = tf.placeholder(tf.uint8, (batch, patch, patch, 3))
+        step = tf.placeholder(tf.int64, ())
+        rate, clip = tf.placeholder(tf.float32, ()), tf.placeholder(tf.float32, ())
+        weight = tf.get_variable("weight", (), tf.float32, tf.initializers.zeros())
+        finite = step < 3
+        train_op = tf.cond(finite, lambda: tf.group(weight.assign_add(1.0)), tf.no_op)
+        losses = training_graph.Losses(*[tf.constant(1.0)] * 4)
+        made = {"x": x, "step": step, "learning_rate": rate, "clip_norm": clip, "losses": losses}
+        made.update(train=train_op, gradient_norm=tf.constant(1.0), finite=finite)
+        made.update(suspects={"bpp_y": tf.constant(True), "bpp_z": finite, "mse": finite})
+        return training_graph.TrainingGraph(**made, start_averages=tf.no_op())
+
+    monkeypatch.setattr(training_graph, "build_training", build)
+    monkeypatch.setattr(training_graph, "build_validation", lambda **_: None)
+    monkeypatch.setattr(training_loop.Run, "_validate", lambda self: None)
+    monkeypatch.setattr(train, "export", lambda *_: None)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_not_finite_steps_stop_the_run(folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert command(folder, runs, "--steps", "40", "--save-minutes", "0") == 1
+    said = capsys.readouterr()
+    assert "5 steps in a row were not finite, bpp_z first" in said.err
+    assert said.out.count("refused: bpp_z is not finite") == 5
+    kept = weights_of(runs / "tiny")
+    assert kept["weight"] == 3 and kept["progress/refused"] == 4
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_failed_save_keeps_the_previous_checkpoint(folder, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    save = tf.train.Saver.save
+
+    def full_disk(self, session, prefix, step=None, **options):
+        if step == 2:
+            (runs / "tiny" / "step-2.index").write_text("half")
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return save(self, session, prefix, step, **options)
+
+    monkeypatch.setattr(tf.train.Saver, "save", full_disk)
+    assert command(folder, runs, "--steps", "2", "--save-minutes", "0") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert weights_of(runs / "tiny")["weight"] == 1
+    assert not list((runs / "tiny").glob("step-2.*"))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_two_checkpoints_are_kept_over_a_resume(folder, tmp_path):
+    runs = tmp_path / "runs"
+    for steps in ("1", "2", "3"):
+        assert command(folder, runs, "--steps", steps) == 0
+    kept = sorted(p.name for p in (runs / "tiny").glob("step-*.index"))
+    assert kept == ["step-2.index", "step-3.index"]
+    assert weights_of(runs / "tiny")["weight"] == 3
+
+
+def test_logs_drop_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n50,3\n100,2\n150,1\n20")
+    table = training_loop.Table(path, ["step", "loss"], 100)
+    table.append(150, 0.5)
+    table.close()
+    assert path.read_text() == "step,loss\n50,3\n100,2\n150,0.5\n"
+
+
+def test_init_from_takes_what_fits(finished, folder, tmp_path, capsys):
+    start = finished / "models" / "tiny"
+    with tf.Graph().as_default():
+        models.build_inference_graph(8, "gllmm")
+        variables = tf.trainable_variables()
+        with tf.Session(config=training_graph.session_config(1)) as session:
+            session.run(tf.global_variables_initializer())
+            taken, left = models_io.transfer(session, variables, start)
+            found = dict(zip(taken, session.run([v for v in variables if v.op.name in taken])))
+    weights = models.load_folder(start).weights
+    assert sorted(taken + left) == sorted(v.op.name for v in variables)
+    assert "synthesis/Block_0_layer_0/signal_conv2d/kernel_rdft" in taken
+    assert "entropy_parameter/layer_2/signal_conv2d_2/kernel" in left
+    for name in taken:
+        np.testing.assert_array_equal(found[name], weights[name])
+    runs = tmp_path / "runs"
+    assert command(folder, runs, "--steps", "1", "--init-from", str(folder)) == 2
+    assert "neither a checkpoint" in capsys.readouterr().err
+    assert not runs.exists()

@@ -1,0 +1,338 @@
+"""Trains a model: ``python train.py --data FOLDER --name NAME --hours 10``.
+
+The papers' authors published no training code. Loss and networks are theirs (see
+training_graph.py); what differs is what makes days of two cores do where they used a GPU for
+weeks: bfloat16 convolutions, SOAP as the optimiser, and a schedule over the hours one has.
+
+A run lives in ``runs/NAME`` and continues from there when it is started again. Ctrl-C and SIGTERM
+save and leave. At the end, or with ``--export``, the model goes to ``models/NAME``.
+"""
+
+from __future__ import annotations
+
+import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import tensorflow.compat.v1 as tf
+
+import models_io
+import network
+import training_data
+from training_graph import OPTIMIZERS, PRECISIONS, SCHEDULES
+from training_loop import Run, TrainingStopped
+
+LEARNING_RATES = {"soap": 1e-3, "adam": 5e-4}
+DEFAULTS = {
+    "family": "gmm",
+    "num_filters": 64,
+    "lmbda": 0.0075,
+    "metric": "mse",
+    "batch": 8,
+    "patch": 128,
+    "precision": "bfloat16",
+    "optimizer": "soap",
+    "learning_rate": None,  # LEARNING_RATES
+    "schedule": "cosine",
+    "warmup": 300,
+    "clip": 5.0,
+    "average": 0.999,
+    "seed": 1,
+    "init_from": None,
+    "steps": None,
+    "hours": None,
+}
+EXTENDABLE = ("steps", "hours")  # what a resumed run may change
+MEBIBYTE = 1 << 20
+
+
+def parser():
+    """The command line; its settings default to None, so that a resume knows which were given."""
+    p = argparse.ArgumentParser(
+        description="Train a gmm (Cheng et al. 2020) or gllmm (Fu et al. 2023) model. A run that "
+        "exists under --name is continued; settings not given are then taken from its record.",
+    )
+
+    def setting(name, text, **options):
+        default = DEFAULTS[name]
+        note = "" if default is None else f" (default: {default})"
+        p.add_argument("--" + name.replace("_", "-"), help=text + note, **options)
+
+    p.add_argument("--name", required=True, help="name of the run: its folder in --runs")
+    p.add_argument(
+        "--data",
+        help="folder of training images, subfolders included; any format that "
+        "Pillow reads; images under the patch size are skipped",
+    )
+    p.add_argument(
+        "--valid",
+        help="folder of validation images (default: "
+        f"{training_data.HELD_OUT} images of --data, chosen by a hash of their names, "
+        "which are then not trained on)",
+    )
+    setting("family", "network and mixture", choices=network.FAMILIES)
+    setting("num_filters", "channels N, a multiple of 8; time grows with its square", type=int)
+    setting(
+        "lmbda",
+        "weight of the squared error (0 to 255 scale) against bits per pixel; the "
+        "papers use 0.0016 to 0.045; larger means better and bigger",
+        type=float,
+    )
+    setting("metric", "distortion that the loss weighs", choices=("mse",))
+    setting("steps", "length in steps; give this or --hours; a resume may extend it", type=int)
+    setting(
+        "hours",
+        "length in hours of training, all resumed parts together; the schedule follows the clock",
+        type=float,
+    )
+    setting("batch", "crops in a step", type=int)
+    setting(
+        "patch",
+        "side of the square crops in pixels, a multiple of 64; the papers use 256",
+        type=int,
+    )
+    setting(
+        "precision",
+        "of the convolutions; float32 is slower and repeats bit by bit after a resume",
+        choices=PRECISIONS,
+    )
+    setting(
+        "optimizer", "soap takes fewer steps and more time for each than adam", choices=OPTIMIZERS
+    )
+    setting(
+        "learning_rate",
+        "peak learning rate (default: "
+        + ", ".join(f"{v:g} for {k}" for k, v in LEARNING_RATES.items())
+        + ")",
+        type=float,
+    )
+    setting(
+        "schedule",
+        "learning rate after the warm-up: constant, cosine to 0 at the end, or "
+        "step: a tenth in the last fifth",
+        choices=SCHEDULES,
+    )
+    setting("warmup", "steps over which the learning rate rises linearly", type=int)
+    setting(
+        "clip",
+        "gradients longer than this many times their running mean are scaled down to it",
+        type=float,
+    )
+    setting(
+        "average",
+        "decay of the weights' moving averages, which are validated and exported; 0 for none",
+        type=float,
+    )
+    setting("seed", "of weights, crops and noise", type=int)
+    setting(
+        "init_from",
+        "start from the weights of models/NAME, runs/NAME or a checkpoint prefix "
+        "where names and shapes agree",
+    )
+    p.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
+    p.add_argument(
+        "--valid-every",
+        type=int,
+        default=2000,
+        metavar="STEPS",
+        help="steps between validations (default: 2000); one takes seconds",
+    )
+    p.add_argument(
+        "--save-minutes",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="minutes between checkpoints (default: 10): what a power cut can cost",
+    )
+    p.add_argument(
+        "--cache-mib",
+        type=int,
+        default=4096,
+        metavar="MIB",
+        help="memory for decoded images (default: 4096); what does not fit is decoded "
+        "again for every crop",
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="threads of TensorFlow (default: 0, one for each core)",
+    )
+    p.add_argument(
+        "--export",
+        action="store_true",
+        help="only write the newest checkpoint of the run as a model; no training",
+    )
+    p.add_argument("--to", help="folder of the exported model (default: models/NAME)")
+    return p
+
+
+def fail_if(condition, message):
+    """Raises ValueError with the message if the condition holds."""
+    if condition:
+        raise ValueError(message)
+
+
+def resolve_settings(given, recorded):
+    """Merges defaults, a run's record and what the user gave.
+
+    Args:
+      given: dict of settings; None where not given.
+      recorded: dict from the run's settings.json, or None for a new run.
+
+    Returns:
+      Complete dict with the keys of ``DEFAULTS``, ``data``, ``images`` and ``valid``.
+
+    Raises:
+      ValueError: a setting that is unknown, out of range or differs from the record.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    known = {**DEFAULTS, "data": None, "images": None, "valid": None}
+    unknown = sorted(set(recorded or {}) - set(known))
+    fail_if(unknown, f"The run's settings.json has unknown settings: {', '.join(unknown)}.")
+    settings = {**known, **(recorded or {})}
+    for key, value in given.items():
+        if recorded and key not in EXTENDABLE and settings[key] != value:
+            raise ValueError(
+                f"This run was started with {key} {settings[key]}, not {value}; leave the option "
+                "out, or choose another --name."
+            )
+    if any(key in given for key in EXTENDABLE):
+        settings.update(dict.fromkeys(EXTENDABLE))
+    settings.update(given)
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = LEARNING_RATES[settings["optimizer"]]
+    check_settings(settings)
+    return settings
+
+
+def check_settings(settings):
+    """Raises ValueError with a sentence for a setting out of its range."""
+    network.check_architecture(settings["family"], settings["num_filters"])
+    lengths = [settings[key] for key in EXTENDABLE if settings[key] is not None]
+    fail_if(len(lengths) != 1, "Give the length of the training, either --steps or --hours.")
+    fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")
+    for key in ("lmbda", "batch", "learning_rate", "clip"):
+        fail_if(not settings[key] > 0, f"A positive {key} expected, got {settings[key]}.")
+    average = settings["average"]
+    fail_if(not 0 <= average < 1, f"An --average from 0 to below 1 expected, got {average}.")
+    for key in ("warmup", "seed"):
+        fail_if(settings[key] < 0, f"A {key} of 0 or more expected, got {settings[key]}.")
+    patch = settings["patch"]
+    fail_if(
+        patch <= 0 or patch % network.STRIDE,
+        f"A --patch that is a positive multiple of {network.STRIDE} expected, got {patch}.",
+    )
+
+
+def load_images(args, patch):
+    """(Photographs, validation crops, description of the data) from the command line's folders."""
+    paths = training_data.find_images(args.data)
+    if args.valid:
+        valid_paths, valid_name = training_data.find_images(args.valid), Path(args.valid).name
+    else:
+        paths, valid_paths = training_data.hold_out(paths)
+        valid_name = f"{len(valid_paths)} held out"
+        print(f"Validation: {valid_name} of {args.data}: {', '.join(p.name for p in valid_paths)}")
+    crops = training_data.validation_crops(valid_paths)
+    photographs = training_data.Photographs(
+        paths, patch, args.cache_mib * MEBIBYTE, max(2, os.cpu_count() or 1)
+    )
+    print(
+        f"Data: {len(photographs)} images, {photographs.in_memory} of them in "
+        f"{photographs.cached_bytes / MEBIBYTE:.0f} MiB of memory; skipped {photographs.too_small} "
+        f"smaller than {patch}x{patch} and {len(photographs.unreadable)} unreadable."
+    )
+    data = {"data": Path(args.data).resolve().name, "images": len(photographs), "valid": valid_name}
+    return photographs, crops, data
+
+
+def init_name(path):
+    """How a record names a starting point: by the last two parts of its path."""
+    return None if path is None else "/".join(Path(path).parts[-2:])
+
+
+def recorded_settings(folder):
+    """The record of a run that holds a checkpoint, else None."""
+    if models_io.latest_checkpoint(folder) is None:
+        return None
+    record = folder / "settings.json"
+    fail_if(not record.is_file(), f"{folder} holds a checkpoint but no settings.json; restore it.")
+    return models_io.read_json(record)
+
+
+def export(folder, target, settings):
+    """Exports the newest checkpoint of a run."""
+    checkpoint = models_io.latest_checkpoint(folder)
+    reader = tf.train.load_checkpoint(checkpoint)
+    config = {key: value for key, value in settings.items() if key not in EXTENDABLE}
+    config["steps"] = int(reader.get_tensor("progress/step"))
+    config["hours"] = round(float(reader.get_tensor("progress/seconds")) / 3600, 3)
+    config["refused_steps"] = int(reader.get_tensor("progress/refused"))
+    config["validation"] = models_io.last_row(folder / "valid.csv")
+    models_io.export(checkpoint, target, config, folder / "log.csv")
+    print(f"Exported step {config['steps']} to {target}.")
+
+
+def train(args, folder, target):
+    """Starts or continues a run, and exports it when it is complete."""
+    recorded = recorded_settings(folder)
+    fail_if(not args.data, "Give the folder of training images with --data.")
+    given = {key: getattr(args, key) for key in DEFAULTS}
+    given["init_from"] = init_name(args.init_from)
+    resolve_settings(given, recorded)  # refuses before images are decoded
+    if args.init_from and not recorded:
+        models_io.checkpoint_prefix(args.init_from)
+    photographs, crops, data = load_images(args, given["patch"] or (recorded or DEFAULTS)["patch"])
+    settings = resolve_settings({**given, **data}, recorded)
+    folder.mkdir(parents=True, exist_ok=True)
+    print("Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
+    models_io.write_json(folder / "settings.json", settings)
+    run = Run(
+        folder,
+        settings,
+        photographs,
+        crops,
+        init_from=args.init_from,
+        valid_every=args.valid_every,
+        save_seconds=60 * args.save_minutes,
+        threads=args.threads,
+    )
+    try:
+        complete = run.train()
+    finally:
+        run.close()
+        photographs.close()
+    if complete:
+        export(folder, target, settings)
+
+
+def main(argv=None):
+    """Returns the exit status: 0, 1 if training had to stop, 2 for a refused command."""
+    args = parser().parse_args(argv)
+    folder = Path(args.runs) / args.name
+    target = Path(args.to or Path("models") / args.name)
+    try:
+        if args.export:
+            fail_if(
+                args.data or args.steps or args.hours,
+                "--export does not train: leave --data, --steps and --hours out.",
+            )
+            settings = recorded_settings(folder)
+            fail_if(settings is None, f"{folder} holds no checkpoint to export.")
+            export(folder, target, settings)
+        else:
+            train(args, folder, target)
+    except TrainingStopped as error:
+        print(f"Stopped: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"Refused: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+"""The training graph: rate-distortion loss, a guarded optimiser step, and true validation.
+
+The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4):
+
+    loss = bpp(y) + bpp(z) + lmbda * 255^2 * MSE        (x in [0, 1], rates in bits per pixel)
+
+In training y and z carry additive uniform noise in [-1/2, 1/2); validation rounds them as the coder
+does. With ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on
+float32 master weights; latents, noise, parameter network, likelihoods and loss stay in float32.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
+
+import factorized_prior
+import gmm_entropy
+import network
+
+PRECISIONS = ("bfloat16", "float32")
+OPTIMIZERS = ("soap", "adam")
+SCHEDULES = ("cosine", "constant", "step")
+AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
+STEP_FROM, STEP_FACTOR = 0.8, 0.1  # of the step schedule
+PEAK = 255  # levels: the scale on which lambda weighs the squared error
+
+Losses = collections.namedtuple("Losses", "loss bpp_y bpp_z mse")
+TrainingGraph = collections.namedtuple(
+    "TrainingGraph",
+    "x step learning_rate clip_norm train losses gradient_norm finite suspects start_averages",
+)
+ValidationGraph = collections.namedtuple("ValidationGraph", "x medians losses prior")
+
+
+def session_config(threads=0):
+    """Session settings: grappler's remapper fails on the leaky ReLU's gradient, so it is off."""
+    config = tf.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+    )
+    options = config.graph_options.rewrite_options
+    options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    return config
+
+
+def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda):
+    """The papers' loss.
+
+    Args:
+      x, x_hat: (B, H, W, 3) float32 in [0, 1].
+      log_likelihood_y: (B, H/16, W/16, N) float32, natural logarithm.
+      likelihood_z: (B, H/64, W/64, N) float32.
+      lmbda: weight of the squared error on the 0 to 255 scale.
+
+    Returns:
+      ``Losses`` of float32 scalars; rates in bits per pixel, ``mse`` on the 0 to 255 scale.
+    """
+    shape = tf.shape(x)
+    bits_per_pixel = -1 / (math.log(2) * tf.cast(shape[0] * shape[1] * shape[2], tf.float32))
+    bpp_y = bits_per_pixel * tf.reduce_sum(log_likelihood_y)
+    bpp_z = bits_per_pixel * tf.reduce_sum(tf.log(likelihood_z))
+    mse = PEAK**2 * tf.reduce_mean(tf.math.squared_difference(x, x_hat))
+    return Losses(bpp_y + bpp_z + lmbda * mse, bpp_y, bpp_z, mse)
+
+
+def _noisy(latents, seed, step, stream):
+    """Latents with uniform noise that depends on (seed, step) only, so that a resume repeats it."""
+    key = tf.stack([tf.constant(seed * 2 + stream, tf.int64), step])
+    return latents + tf.random.stateless_uniform(tf.shape(latents), key, -0.5, 0.5)
+
+
+def noisy_losses(x, step, *, family, num_filters, lmbda, precision, seed):
+    """Losses of one batch with additive noise; creates (or reuses) all variables.
+
+    Args:
+      x: (B, H, W, 3) float32 in [0, 1].
+      step: int64 scalar, with ``seed`` the source of the noise.
+    """
+    dtype = tf.as_dtype(precision)
+    y = network.analysis(tf.cast(x, dtype), num_filters, family)
+    z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
+    y_tilde = _noisy(tf.cast(y, tf.float32), seed, step, 0)
+    z_tilde = _noisy(z, seed, step, 1)
+    prior = factorized_prior.variables(num_filters)
+    phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters)
+    # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
+    raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), num_filters, family)
+    x_hat = network.synthesis(tf.cast(y_tilde, dtype), num_filters, family)
+    return rate_distortion(
+        x,
+        tf.cast(x_hat, tf.float32),
+        gmm_entropy.log_likelihood(y_tilde, raw, family),
+        factorized_prior.likelihood(z_tilde, prior),
+        lmbda,
+    )
+
+
+def rounded_losses(x, medians, *, family, num_filters, lmbda):
+    """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
+    y = network.analysis(x, num_filters, family)
+    z_hat = factorized_prior.round_to_medians(network.hyper_analysis(y, num_filters), medians)
+    y_hat = tf.round(y)
+    prior = factorized_prior.variables(num_filters)
+    raw = network.entropy_parameter(
+        y_hat, network.hyper_synthesis(z_hat, num_filters), num_filters, family
+    )
+    x_hat = network.synthesis(y_hat, num_filters, family)
+    x_hat = tf.round(PEAK * tf.clip_by_value(x_hat, 0.0, 1.0)) / PEAK
+    losses = rate_distortion(
+        x,
+        x_hat,
+        gmm_entropy.log_likelihood(y_hat, raw, family),
+        factorized_prior.likelihood(z_hat, prior),
+        lmbda,
+    )
+    return losses, prior
+
+
+def _shared_variables():
+    return tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE)
+
+
+def factor_shapes(variables, num_filters):
+    """Tensor shapes in which SOAP sees the kernels.
+
+    Args:
+      variables: the model's trainable variables.
+      num_filters: N.
+
+    Returns:
+      Dict of variable name to (9, cin, cout), (25, cin, cout) or (cin, cout); other variables
+      (biases, GDN, the factorised prior) are absent.
+    """
+    by_name = {v.op.name: v for v in variables}
+    shapes = {}
+    for name, variable in by_name.items():
+        layer, _, kind = name.rpartition("/")
+        shape = variable.shape.as_list()
+        if kind == "kernel_rdft":
+            # The only 3x3 layer without a bias is the last of the analysis, with N outputs.
+            bias = by_name.get(f"{layer}/bias")
+            cout = num_filters if bias is None else bias.shape.as_list()[0]
+            shapes[name] = (shape[0], shape[1] // cout, cout)
+        elif kind == "kernel":
+            shapes[name] = tuple(shape[2:])
+        elif kind == "weights":
+            shapes[name] = (shape[0] * shape[1], *shape[2:])
+    return shapes
+
+
+def make_optimizer(name, learning_rate, variables, num_filters):
+    """The optimiser of that name; see the README for how they compare.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name == "adam":
+        return tf.train.AdamOptimizer(learning_rate)
+    if name == "soap":
+        from soap import SOAP
+
+        shapes = factor_shapes(variables, num_filters)
+        return SOAP(learning_rate, lambda v: shapes.get(v.op.name))
+    raise ValueError(f"Optimiser {' or '.join(OPTIMIZERS)} expected, got {name!r}.")
+
+
+def schedule(name, fraction, step, warmup):
+    """Factor on the peak learning rate.
+
+    Args:
+      name: "constant", "cosine" (falls to 0) or "step" (a tenth in the last fifth).
+      fraction: share of the training that is done, 0 to 1.
+      step: steps done.
+      warmup: steps of the linear rise.
+    """
+    rise = min(1.0, (step + 1) / max(warmup, 1))
+    if name == "cosine":
+        return rise * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    return rise * (STEP_FACTOR if name == "step" and fraction >= STEP_FROM else 1.0)
+
+
+def _averages_of(variables):
+    """Creates (or finds) the moving average of each variable, in the same order."""
+    with tf.variable_scope(AVERAGE_SCOPE, reuse=tf.AUTO_REUSE):
+        return [
+            tf.get_variable(
+                v.op.name, v.shape, v.dtype.base_dtype, tf.initializers.zeros(), trainable=False
+            )
+            for v in variables
+        ]
+
+
+def _update_averages(averages, variables, decay, step):
+    """Ops that move each average towards its variable; early on faster, as tf.train's EMA does."""
+    step = tf.cast(step, tf.float32)
+    rate = 1 - tf.minimum(decay, (1 + step) / (10 + step))
+    return [a.assign_sub(rate * (a - v)) for a, v in zip(averages, variables)]
+
+
+def build_training(
+    *, family, num_filters, lmbda, precision, optimizer, seed, batch, patch, average
+):
+    """Builds one training step in the current graph.
+
+    A step whose gradients have a norm that is not finite changes nothing. ``average`` is the decay
+    of the weights' moving averages, 0 for none: at a high learning rate the averages are as good
+    as weights from a much lower one.
+
+    Returns:
+      ``TrainingGraph``: placeholders ``x`` (uint8, (batch, patch, patch, 3)), ``step`` (int64),
+      ``learning_rate`` and ``clip_norm`` (gradients of a larger global norm are scaled down to
+      it); the op ``train``; scalars ``losses``, ``gradient_norm`` (before clipping) and
+      ``finite``; ``suspects``, an ordered dict of name to a bool tensor that is False where the
+      loss part or gradient is not finite; the op ``start_averages``, to run once after the
+      weights are set.
+    """
+    x = tf.placeholder(tf.uint8, (batch, patch, patch, 3), "x")
+    step = tf.placeholder(tf.int64, (), "step")
+    learning_rate = tf.placeholder(tf.float32, (), "learning_rate")
+    clip_norm = tf.placeholder(tf.float32, (), "clip_norm")
+    with _shared_variables():
+        losses = noisy_losses(
+            tf.cast(x, tf.float32) / PEAK,
+            step,
+            family=family,
+            num_filters=num_filters,
+            lmbda=lmbda,
+            precision=precision,
+            seed=seed,
+        )
+    # The quantiles are solved for at export, so they take no part.
+    variables = [v for v in tf.trainable_variables() if not v.op.name.endswith("/quantiles")]
+    gradients = tf.gradients(losses.loss, variables)
+    norm = tf.global_norm(gradients)
+    shrink = tf.minimum(1.0, clip_norm / norm)
+    clipped = [shrink * gradient for gradient in gradients]
+    maker = make_optimizer(optimizer, learning_rate, variables, num_filters)
+    finite = tf.is_finite(norm) & tf.is_finite(losses.loss)
+
+    averages = _averages_of(variables) if average else []
+
+    def update():
+        applied = maker.apply_gradients(zip(clipped, variables))
+        with tf.control_dependencies([applied]):
+            return tf.group(_update_averages(averages, variables, average, step), applied)
+
+    train = tf.cond(finite, update, tf.no_op)
+    suspects = collections.OrderedDict(
+        (name, tf.is_finite(value)) for name, value in losses._asdict().items() if name != "loss"
+    )
+    for variable, gradient in zip(variables, gradients):
+        suspects[f"gradient of {variable.op.name}"] = tf.reduce_all(tf.is_finite(gradient))
+    start_averages = tf.group([a.assign(v) for a, v in zip(averages, variables)])
+    return TrainingGraph(
+        x,
+        step,
+        learning_rate,
+        clip_norm,
+        train,
+        losses,
+        norm,
+        finite,
+        suspects,
+        start_averages,
+    )
+
+
+def _averaged(getter, name, *args, **kwargs):
+    """Variable getter that gives a weight's moving average where there is one."""
+    variable = getter(name, *args, **kwargs)
+    average = f"{AVERAGE_SCOPE}/{name}:0"
+    return next((v for v in tf.global_variables() if v.name == average), variable)
+
+
+def build_validation(*, family, num_filters, lmbda):
+    """Builds validation as coded, on the current graph's averaged weights if it has them.
+
+    Returns:
+      ``ValidationGraph``: placeholders ``x`` (uint8, (1, H, W, 3), sides multiples of 64) and
+      ``medians`` ((N,), from ``factorized_prior.solve_quantiles`` of ``prior``); ``losses``.
+    """
+    x = tf.placeholder(tf.uint8, (1, None, None, 3), "valid_x")
+    medians = tf.placeholder(tf.float32, (num_filters,), "medians")
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, custom_getter=_averaged):
+        losses, prior = rounded_losses(
+            tf.cast(x, tf.float32) / PEAK,
+            medians,
+            family=family,
+            num_filters=num_filters,
+            lmbda=lmbda,
+        )
+    return ValidationGraph(x, medians, losses, prior)
