@@ -32,11 +32,15 @@ EXTENSION = ".glic"
 FINGERPRINT_BYTES = 8
 GREY, RGB = 0, 1
 MODES = {GREY: "grey", RGB: "RGB"}
+MAX_FILE_BYTES = 1 << 30  # 48 bits per pixel of the largest image
 # Refused beyond, unless told otherwise: what Pillow takes for a decompression bomb.
 MAX_PIXELS = 178_956_970
+BLOCK = 64  # pixels: sides are coded as multiples of it
+COVERED_LIMIT = 2  # times the limit: what an image's blocks may cover
 
 _HEADER = struct.Struct("<4sBB8sIIIIIB")
 _CHECKSUM = struct.Struct("<I")
+MAX_OVERHEAD_BYTES = _HEADER.size + 255 + _CHECKSUM.size
 
 
 class BitstreamError(ValueError):
@@ -48,6 +52,24 @@ class BitstreamError(ValueError):
 Container = collections.namedtuple(
     "Container", "fingerprint height width mode active latents_crc z y"
 )
+
+
+def check_size(height, width, max_pixels=MAX_PIXELS):
+    """Raises BitstreamError for an image of more pixels than ``max_pixels``.
+
+    Latents come in blocks of 64x64 pixels, so a picture one pixel wide costs 64 times its size:
+    what its blocks cover may be twice ``max_pixels``.
+    """
+    covered = -(-height // BLOCK) * -(-width // BLOCK) * BLOCK**2
+    if height * width > max_pixels:
+        raise BitstreamError(
+            f"The image has {width}x{height} pixels; the limit is {max_pixels} pixels."
+        )
+    if covered > max(BLOCK**2, COVERED_LIMIT * max_pixels):
+        raise BitstreamError(
+            f"The image's {width}x{height} pixels fill {BLOCK}x{BLOCK} blocks of {covered} pixels; "
+            f"the limit is {COVERED_LIMIT * max_pixels} pixels."
+        )
 
 
 def latents_checksum(z_symbols, y_hat):
@@ -68,8 +90,8 @@ def pack(container):
             "Image sides of 1 to 4294967295 pixels expected, got "
             f"{container.width}x{container.height}."
         )
-    if max(len(container.z), len(container.y)) >= 1 << 32:
-        raise BitstreamError("The payload is over 4 GiB: split the image.")
+    if len(container.z) + len(container.y) > MAX_FILE_BYTES - MAX_OVERHEAD_BYTES:
+        raise BitstreamError("The file would have more than 1 GiB: split the image.")
     header = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -91,7 +113,8 @@ def unpack(data, max_pixels=MAX_PIXELS):
 
     Args:
       data: the whole file.
-      max_pixels: images that promise more are refused before anything is allocated.
+      max_pixels: images that promise more are refused before anything is allocated, see
+        ``check_size``.
 
     Raises:
       BitstreamError: for anything but a whole and undamaged file of this version.
@@ -122,10 +145,7 @@ def unpack(data, max_pixels=MAX_PIXELS):
         raise BitstreamError("The file is damaged: its checksum does not match its contents.")
     if mode not in MODES or not height or not width or not flag_size:
         raise BitstreamError("The file's header holds impossible values: it was not written by us.")
-    if height * width > max_pixels:
-        raise BitstreamError(
-            f"The file holds an image of {width}x{height} pixels; the limit is {max_pixels} pixels."
-        )
+    check_size(height, width, max_pixels)
     flags_end = _HEADER.size + flag_size
     flags = np.frombuffer(data, np.uint8, flag_size, _HEADER.size)
     return Container(

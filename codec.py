@@ -15,11 +15,18 @@ import bitstream
 import factorized_prior
 import latent_coder
 import models
+import tiling
 from context import EntropyModel
 from network import LATENT_STRIDE, STRIDE
 
 # y_hat: int32 (h, w, N); z_symbols: int32 (h/4, w/4, N), before the medians are added.
 Latents = collections.namedtuple("Latents", "y_hat z_symbols")
+
+
+# Bytes that a process should stay within: an image that would pass it goes through the networks
+# in tiles.
+MEMORY_BUDGET = 3 << 30
+SMALLEST_TILE = 256  # pixels; a budget that is too small for it is passed
 
 
 def padded_size(height, width):
@@ -43,13 +50,18 @@ class Codec:
 
     Args:
       model: a ``models.Model``, see ``Codec.load`` and ``Codec.from_checkpoint``.
+      memory_budget: bytes that the process should stay within. Images that need more pass through
+        the networks in overlapping tiles, which takes longer (the borders are computed twice) and
+        may change single latents and pixels by one level, as another machine may. Neither the
+        image nor its latents are tiled: 20 bytes per pixel plus 1/8 per filter, and TensorFlow's
+        640 MiB, are the least that is taken.
 
     Raises:
       models.ModelError: where the weights do not allow exact coding.
     """
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, memory_budget=MEMORY_BUDGET):
+        self.model, self.memory_budget = model, memory_budget
         self.family, self.num_filters = model.family, model.num_filters
         self.fingerprint = model.fingerprint
         prior = {
@@ -70,14 +82,14 @@ class Codec:
         self._start_session()
 
     @classmethod
-    def load(cls, name, models_dir=models.MODELS_DIR):
+    def load(cls, name, models_dir=models.MODELS_DIR, memory_budget=MEMORY_BUDGET):
         """The codec of the model ``name`` in ``models_dir`` (or of a model folder's path)."""
-        return cls(models.load_named(name, models_dir))
+        return cls(models.load_named(name, models_dir), memory_budget)
 
     @classmethod
-    def from_checkpoint(cls, prefix, family, num_filters):
+    def from_checkpoint(cls, prefix, family, num_filters, memory_budget=MEMORY_BUDGET):
         """The codec of a checkpoint as its authors published it."""
-        return cls(models.load_checkpoint(prefix, family, num_filters))
+        return cls(models.load_checkpoint(prefix, family, num_filters), memory_budget)
 
     def _start_session(self):
         """Builds the graph and loads the weights."""
@@ -125,6 +137,7 @@ class Codec:
 
         Raises:
           ValueError: for another dtype or shape.
+          bitstream.BitstreamError: for more pixels than a decoder accepts.
           latent_coder.LatentError: where the model gives latents that cannot be coded.
         """
         pixels = np.asarray(pixels)
@@ -134,13 +147,50 @@ class Codec:
                 "A uint8 array of shape (H, W, 3) or (H, W) expected, got "
                 f"{pixels.dtype} {pixels.shape}."
             )
-        rgb = np.repeat(pixels[..., None], 3, axis=-1) if grey else pixels
-        x = pad(rgb)[None].astype(np.float32) / np.float32(255)
-        y, z = self.run(["y", "z"], {"x": x})
+        bitstream.check_size(*pixels.shape[:2])
+        y = self._analysis(pad(pixels[..., None] if grey else pixels))
         latent_coder.check_latents("y", y)
+        z = self._hyper_analysis(y)
         latent_coder.check_latents("z", z)
-        z_symbols = np.floor(z[0] + (np.float32(0.5) - self.medians))
-        return Latents(np.rint(y[0]).astype(np.int32), z_symbols.astype(np.int32))
+        z_symbols = np.floor(z + (np.float32(0.5) - self.medians))
+        return Latents(np.rint(y).astype(np.int32), z_symbols.astype(np.int32))
+
+    def _tile_side(self, height, width, reach):
+        """Side in pixels of a tile without its border, a multiple of 64."""
+        area = tiling.network_area(self.memory_budget, height * width, self.num_filters)
+        if height * width <= area:
+            return max(height, width)
+        return tiling.side_for(area, reach, SMALLEST_TILE) // STRIDE * STRIDE
+
+    def _analysis(self, pixels):
+        """y, float32 (H/16, W/16, N), of padded uint8 (H, W, 1 or 3)."""
+        height, width = pixels.shape[:2]
+        reach = tiling.ANALYSIS_REACH[self.family]
+        side = self._tile_side(height, width, reach)
+        y = np.empty(
+            (height // LATENT_STRIDE, width // LATENT_STRIDE, self.num_filters), np.float32
+        )
+
+        def tile(rows, columns):
+            x = pixels[rows, columns].astype(np.float32) / np.float32(255)
+            x = np.broadcast_to(x, (*x.shape[:2], 3))
+            return self.run("y", {"x": x[None]})[0]
+
+        tiling.fill(y, (height, width), side, reach, LATENT_STRIDE, tile)
+        return y
+
+    def _hyper_analysis(self, y):
+        """z, float32 (h/4, w/4, N), of y (h, w, N)."""
+        stride = STRIDE // LATENT_STRIDE
+        h, w = y.shape[:2]
+        z = np.empty((h // stride, w // stride, self.num_filters), np.float32)
+
+        def tile(rows, columns):
+            return self.run("z", {"y": y[None, rows, columns]})[0]
+
+        reach = tiling.HYPER_ANALYSIS_REACH
+        tiling.fill(z, (h, w), tiling.HYPER_TILE, reach, stride, tile)
+        return z
 
     def synthesise(self, latents, height, width, grey=False):
         """Pixels of latents.
@@ -152,9 +202,31 @@ class Codec:
 
         Returns:
           uint8 (height, width, 3), or (height, width) where grey.
+
+        Raises:
+          latent_coder.LatentError: where the network gives values that are not finite.
         """
-        x_hat = self.run("x_hat", {"y_hat": latents.y_hat[None].astype(np.float32)})
-        x_hat = np.clip(x_hat[0, :height, :width], 0, 1)
+        h, w = latents.y_hat.shape[:2]
+        sides = LATENT_STRIDE * h, LATENT_STRIDE * w
+        reach = tiling.SYNTHESIS_REACH[self.family]
+        side = self._tile_side(*sides, LATENT_STRIDE * reach) // LATENT_STRIDE
+        pixels = np.empty(sides if grey else (*sides, 3), np.uint8)
+
+        def tile(rows, columns):
+            y_hat = latents.y_hat[None, rows, columns].astype(np.float32)
+            return self._to_pixels(self.run("x_hat", {"y_hat": y_hat})[0], grey)
+
+        tiling.fill(pixels, (h, w), side, reach, 1, tile)
+        return pixels[:height, :width]
+
+    def _to_pixels(self, x_hat, grey):
+        """uint8 (H, W, 3), or (H, W) where grey, of float32 (H, W, 3)."""
+        if not np.isfinite(x_hat).all():
+            raise latent_coder.LatentError(
+                f"Model {self.model.name} gives pixels that are not finite for these latents: no "
+                "picture is made of them."
+            )
+        x_hat = np.clip(x_hat, 0, 1)
         if grey:
             x_hat = x_hat.mean(axis=-1)
         return np.rint(x_hat * np.float32(255)).astype(np.uint8)
@@ -204,26 +276,35 @@ class Codec:
             raise bitstream.BitstreamError(
                 f"Flags of {self.num_filters} channels expected, got {len(container.active)}."
             )
-        height, width = padded_size(container.height, container.width)
-        h, w = height // LATENT_STRIDE, width // LATENT_STRIDE
-        y_hat = np.zeros((h, w, self.num_filters), np.int32)
         try:
-            z_shape = (height // STRIDE, width // STRIDE, self.num_filters)
-            z_symbols = latent_coder.decode_z(container.z, z_shape, self._z_tables)
-            if container.active.any():
-                y_hat[..., container.active] = latent_coder.decode_y(
-                    container.y,
-                    self._image_model(z_symbols, container.active),
-                    int(container.active.sum()),
-                    self.family,
-                )
+            z_symbols, y_hat = self._decode_payloads(container)
         except latent_coder.LatentError as error:
             raise bitstream.BitstreamError(str(error)) from error
         if bitstream.latents_checksum(z_symbols, y_hat) != container.latents_crc:
             raise bitstream.BitstreamError(
                 "The decoded latents do not match the file's checksum: nothing is written."
             )
-        return Latents(y_hat, z_symbols.astype(np.int32))
+        return Latents(y_hat, z_symbols)
+
+    def _decode_payloads(self, container):
+        """int32 z_symbols and y_hat; payloads that are too short fail before they are made."""
+        height, width = padded_size(container.height, container.width)
+        h, w, active = height // LATENT_STRIDE, width // LATENT_STRIDE, container.active
+        if active.any():
+            latent_coder.check_y_size(container.y, h * w, int(active.sum()))
+        elif container.y:
+            raise latent_coder.LatentError("The file has latents of y, but no channel for them.")
+        z_shape = (height // STRIDE, width // STRIDE, self.num_filters)
+        z_symbols = latent_coder.decode_z(container.z, z_shape, self._z_tables)
+        y_hat = np.zeros((h, w, self.num_filters), np.int32)
+        if active.any():
+            y_hat[..., active] = latent_coder.decode_y(
+                container.y,
+                self._image_model(z_symbols, active),
+                int(active.sum()),
+                self.family,
+            )
+        return z_symbols, y_hat
 
     def _image_model(self, z_symbols, active):
         z_hat = z_symbols.astype(np.float64) + self.medians

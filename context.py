@@ -21,6 +21,7 @@ import collections
 
 import numpy as np
 
+import tiling
 from gmm_entropy import FRACTION_BITS
 from layers import LEAKY_SLOPE, rdft_matrix
 from network import CONTEXT_SUPPORT, PARAMETER_WIDTHS, context_mask, hyper_synthesis_layers
@@ -29,6 +30,8 @@ WEIGHT_BITS = 16  # signed
 ACTIVATION_LIMIT = 2.0**22  # in units of 2^-12: +-1024
 LATENT_LIMIT = 2.0**15  # of the context's inputs; larger latents are coded, but seen as this
 EXACT_LIMIT = 2.0**53  # below it every integer is a float64
+PHI_HALO = 4  # positions of z around a tile that its phi depends on, see EntropyModel.phi
+PHI_TILE = 32  # side of such a tile: bounds the memory of the hyper synthesis
 CONTEXT_REACH = CONTEXT_SUPPORT // 2
 WAVEFRONT_SLOPE = CONTEXT_REACH + 1  # columns that a row lags behind the one above
 BATCH_POSITIONS = 4096  # of the encoder: bounds its memory whatever the image's size
@@ -220,12 +223,31 @@ class EntropyModel:
           z_hat: float64 (h/4, w/4, N), symbols plus medians.
 
         Returns:
-          float64 (h * w, 2N) of integers in units of 2^-12.
+          float32 (h * w, 2N) of integers in units of 2^-12, below 2^24 and therefore exact.
         """
+        return np.concatenate(list(self.phi_bands(z_hat)))
+
+    def phi_bands(self, z_hat):
+        """Yields phi from top to bottom in float32 (b * w, 2N), b rows of positions each."""
+        # Layers reach 1, 1, 1/2, 1/2 and 1/4 positions of z: tiles with a border of 4 are exact.
+        rows, columns = (tiling.spans(length, PHI_TILE, PHI_HALO) for length in z_hat.shape[:2])
+        for row in rows:
+            height = 4 * (row.stop - row.start)
+            band = np.empty((height, 4 * z_hat.shape[1], 2 * self.num_filters), np.float32)
+            above = 4 * (row.start - row.low)
+            for column in columns:
+                tile = self._hyper_synthesis(z_hat[row.low : row.high, column.low : column.high])
+                before, width = 4 * (column.start - column.low), 4 * (column.stop - column.start)
+                own = tile[above : above + height, before : before + width]
+                band[:, 4 * column.start : 4 * column.stop] = own
+            yield band.reshape(-1, 2 * self.num_filters)
+
+    def _hyper_synthesis(self, z_hat):
+        """float64 (4h, 4w, 2N) of a tile of z_hat (h, w, N)."""
         t = np.clip(np.rint(z_hat * 2.0**FRACTION_BITS), -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         for layer in self._hyper:
             t = layer(t)
-        return t.reshape(-1, 2 * self.num_filters)
+        return t
 
     def for_image(self, z_hat, active):
         """An ``ImageModel`` for an image's z_hat and the channels of y that are coded."""
@@ -249,23 +271,42 @@ class ImageModel:
         self._context, self._context_kernel = model._context, model._context.rows(taps)
         self._first, self._first_kernel = first, first.rows(slice(0, 2 * n))
         self._last = last.columns((np.arange(model.groups)[:, None] * n + active).ravel())
-        # The first layer's share of phi is the same for every position: one large product.
-        self._from_phi = model.phi(z_hat) @ first.rows(slice(2 * n, None))
+        # Made band by band when it is needed: a damaged file fails before most of the work.
+        self._bands, self._known = model.phi_bands(z_hat), 0
+        self._phi = np.empty((self.height * self.width, 2 * n), np.float32)
+        self._phi_kernel = first.rows(slice(2 * n, None))
+        self._share = (0, 0, None)  # start, stop, value of the last ``_from_phi``
         self._row = self.width + 2 * CONTEXT_REACH  # of y padded left, right and above
         positions = self.schedule.positions
-        corner = positions // self.width * self._row + positions % self.width
+        self._corner = positions // self.width * self._row + positions % self.width
         offsets = [(r + CONTEXT_REACH) * self._row + c + CONTEXT_REACH for r, c in CONTEXT_TAPS]
-        self._gather = corner[:, None] + np.array(offsets)
+        self._offsets = np.array(offsets)
 
     def new_canvas(self):
-        """Zeros for y_hat with its border, float64 (positions with border, active channels)."""
-        return np.zeros(((self.height + CONTEXT_REACH) * self._row, self._channels))
+        """Zeros for y_hat with its border, float32 (positions with border, active channels)."""
+        return np.zeros(((self.height + CONTEXT_REACH) * self._row, self._channels), np.float32)
 
     def place(self, canvas, start, stop, values):
         """Writes latents (stop - start, C) at the scheduled positions start..stop."""
         own = CONTEXT_REACH * self._row + CONTEXT_REACH
-        np.clip(values, -LATENT_LIMIT, LATENT_LIMIT, out=values)
-        canvas[self._gather[start:stop, 0] + own] = values
+        canvas[self._corner[start:stop] + own] = np.clip(values, -LATENT_LIMIT, LATENT_LIMIT)
+
+    def _from_phi(self, start, stop):
+        """phi's share of the first layer's sums, float64 (stop - start, K).
+
+        The same for every position: computed ahead in large products, of which one is kept.
+        """
+        first, last, share = self._share
+        if not first <= start <= stop <= last:
+            first, last = start, max(stop, min(start + BATCH_POSITIONS, len(self._corner)))
+            positions = self.schedule.positions[first:last]
+            while self._known <= positions.max():
+                band = next(self._bands)
+                self._phi[self._known : self._known + len(band)] = band
+                self._known += len(band)
+            share = self._phi[positions].astype(np.float64) @ self._phi_kernel
+            self._share = first, last, share
+        return share[start - first : stop - first]
 
     def parameters(self, canvas, start, stop):
         """Mixture parameters at the scheduled positions start..stop.
@@ -275,9 +316,9 @@ class ImageModel:
           by position, then by channel.
         """
         count = stop - start
-        patches = canvas[self._gather[start:stop]].reshape(count, -1)
-        t = self._context.finish(patches @ self._context_kernel)
+        patches = canvas[self._corner[start:stop, None] + self._offsets].reshape(count, -1)
+        t = self._context.finish(patches.astype(np.float64) @ self._context_kernel)
         t = t @ self._first_kernel
-        t += self._from_phi[self.schedule.positions[start:stop]]
+        t += self._from_phi(start, stop)
         t = self._last(self._second(self._first.finish(t)))
         return t.reshape(count, self._groups, -1).transpose(1, 0, 2).reshape(self._groups, -1)

@@ -5,21 +5,36 @@ decoder finds that model in models/.
 """
 
 import commandline
+from bitstream import MAX_PIXELS
 
 
 def parse_arguments():
     """The command line's options."""
     parser = commandline.parser_for(__doc__)
     commandline.add_file_options(parser, commandline.Path("images"), "recon")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse files that promise more pixels, before any memory is taken for them; files "
+        "of the encoder have at most the default (default: %(default)s)",
+    )
+    commandline.add_memory_option(parser)
     commandline.add_model_options(parser)
     return parser.parse_args()
 
 
 class CodecShelf:
-    """Codecs by fingerprint, each loaded once; with --checkpoint only that one."""
+    """Codecs by fingerprint, each loaded once; with --checkpoint only that one.
 
-    def __init__(self, only=None):
-        self._only = only
+    Args:
+      only: the ``Codec`` of --checkpoint, or None.
+      options: further arguments of ``Codec``.
+    """
+
+    def __init__(self, only=None, **options):
+        self._only, self._options = only, options
         self._codecs = {}
 
     def get(self, fingerprint):
@@ -30,12 +45,31 @@ class CodecShelf:
         if self._only:
             return self._only
         if fingerprint not in self._codecs:
-            self._codecs[fingerprint] = Codec(models.load_folder(models.find(fingerprint)))
+            model = models.load_folder(models.find(fingerprint))
+            self._codecs[fingerprint] = Codec(model, **self._options)
         return self._codecs[fingerprint]
 
 
-def decode_file(shelf, path, output):
+def read_file(path, max_pixels):
+    """The ``Container`` of a file; one that cannot hold a picture is not read into memory."""
+    import bitstream
+
+    size = path.stat().st_size
+    if size > bitstream.MAX_FILE_BYTES:
+        raise bitstream.BitstreamError(
+            f"Not a GLIC file: it has {size} bytes, the largest have {bitstream.MAX_FILE_BYTES}."
+        )
+    return bitstream.unpack(path.read_bytes(), max_pixels)
+
+
+def decode_file(shelf, path, output, *, max_pixels=MAX_PIXELS, overwrite=True):
     """Restores one image.
+
+    Args:
+      shelf: a ``CodecShelf``.
+      path, output: of the ``.glic`` file and the PNG file.
+      max_pixels: images that promise more are refused.
+      overwrite: whether an ``output`` that exists is replaced.
 
     Returns:
       Dict of ``height``, ``width``, ``mode`` ("grey" or "RGB") and ``model``.
@@ -43,12 +77,12 @@ def decode_file(shelf, path, output):
     import bitstream
     import images
 
-    container = bitstream.unpack(path.read_bytes())
+    container = read_file(path, max_pixels)
     codec = shelf.get(container.fingerprint)
     grey = container.mode == bitstream.GREY
     latents = codec.decode(container)
     pixels = codec.synthesise(latents, container.height, container.width, grey)
-    images.write_png(pixels, output)
+    commandline.publish(lambda p: images.write_png(pixels, p), output, overwrite)
     return {
         "height": container.height,
         "width": container.width,
@@ -69,10 +103,19 @@ def main():
     import bitstream
 
     jobs = commandline.prepare(args, [bitstream.EXTENSION], ".png")
-    shelf = CodecShelf(commandline.checkpoint_codec(args))
+    if not jobs:
+        return 0
+    budget = commandline.memory_budget(args)
+    only = commandline.checkpoint_codec(args, memory_budget=budget)
+    shelf = CodecShelf(only, memory_budget=budget)
     print(f"to {args.output}/")
     _, failures = commandline.process(
-        jobs, lambda path, output: decode_file(shelf, path, output), format_line
+        jobs,
+        lambda path, output: decode_file(
+            shelf, path, output, max_pixels=args.max_pixels, overwrite=args.overwrite
+        ),
+        format_line,
+        args.skip_existing,
     )
     return 1 if failures else 0
 

@@ -8,6 +8,8 @@ import commandline  # first: it says what is missing
 
 import tqdm  # isort: skip
 
+LARGE_SAMPLES = 12_000_000  # of a picture: 4 megapixels in colour
+
 
 def parse_arguments():
     """The command line's options."""
@@ -40,6 +42,13 @@ def parse_arguments():
         help="weight of the distortion in that search (default: the model's own; needed with "
         "--checkpoint)",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="before a file gets its name, decode it to its latents, compare, and read it back "
+        "from the disk; takes as long as decoding without the synthesis network",
+    )
+    commandline.add_memory_option(parser)
     commandline.add_model_options(parser)
     return parser.parse_args()
 
@@ -48,10 +57,11 @@ def load_codec(args):
     """The codec that the options name."""
     from codec import Codec
 
-    codec = commandline.checkpoint_codec(args)
+    budget = commandline.memory_budget(args)
+    codec = commandline.checkpoint_codec(args, memory_budget=budget)
     if codec and args.model:
         raise commandline.UsageError("--model or --checkpoint expected, got both.")
-    return codec or Codec.load(args.model or commandline.DEFAULT_MODEL)
+    return codec or Codec.load(args.model or commandline.DEFAULT_MODEL, memory_budget=budget)
 
 
 def make_refiner(codec, args):
@@ -86,11 +96,25 @@ def refine_latents(refiner, level, path, pixels):
         return refiner.compress(pixels, level, progress)
 
 
-def encode_file(codec, path, output, with_metrics, refiner=None, level=0):
+def ms_ssim_of(pixels, restored):
+    """``metrics.ms_ssim``, for large pictures one channel at a time, which takes less memory."""
+    import metrics
+
+    if pixels.ndim == 2 or pixels.size <= LARGE_SAMPLES:
+        return metrics.ms_ssim(pixels, restored)
+    values = [metrics.ms_ssim(pixels[..., c], restored[..., c]) for c in range(pixels.shape[2])]
+    return None if None in values else sum(values) / len(values)
+
+
+def encode_file(
+    codec, path, output, with_metrics, refiner=None, level=0, *, verify=False, overwrite=True
+):
     """Compresses one image.
 
     With a ``refine.Refiner`` and a level from 1 to 9 its latents are refined first; Ctrl-C then
     ends the search, and the best file so far is written before KeyboardInterrupt is raised.
+    With ``verify`` the file is decoded first, see verify.py. Without ``overwrite`` an ``output``
+    that exists is kept and commandline.OutputExists raised.
 
     Returns:
       Dict of ``height``, ``width``, ``bpp``, ``notes`` (what reading changed), and with metrics
@@ -109,7 +133,12 @@ def encode_file(codec, path, output, with_metrics, refiner=None, level=0):
     else:
         latents = codec.analyse(pixels)
         data = codec.encode(latents, height, width, grey)
-    images.atomic_write(output, data)
+    if verify:
+        from verify import write
+
+        write(codec, data, latents, output, overwrite)
+    else:
+        commandline.publish(lambda p: images.atomic_write(p, data), output, overwrite)
     if refiner and refined.interrupted:
         raise KeyboardInterrupt
     result = {
@@ -121,7 +150,7 @@ def encode_file(codec, path, output, with_metrics, refiner=None, level=0):
     if with_metrics:
         restored = codec.synthesise(latents, height, width, grey)
         result["psnr"] = metrics.psnr(pixels, restored)
-        result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
+        result["ms_ssim"] = ms_ssim_of(pixels, restored)
     return result
 
 
@@ -166,15 +195,25 @@ def main():
     from images import IMAGE_SUFFIXES
 
     jobs = commandline.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
+    if not jobs:
+        return 0
     codec = load_codec(args)
     refiner = make_refiner(codec, args)
     print(f"{codec.model.name}: {codec.family}, {codec.num_filters} filters, to {args.output}/")
     results, failures = commandline.process(
         jobs,
         lambda path, output: encode_file(
-            codec, path, output, not args.no_metrics, refiner, args.effort
+            codec,
+            path,
+            output,
+            not args.no_metrics,
+            refiner,
+            args.effort,
+            verify=args.verify,
+            overwrite=args.overwrite,
         ),
         format_line,
+        args.skip_existing,
     )
     if results:
         print(format_mean(results))

@@ -13,11 +13,15 @@ import numpy as np
 from range_coder import RangeDecoder, RangeEncoder
 
 from context import BATCH_POSITIONS
-from gmm_entropy import TOTAL, CodingMixture
+from gmm_entropy import RADII, TOTAL, CodingMixture
 
 BIT = [0, 1, 2]  # table of one equiprobable bit
 MAX_GOLOMB_BITS = 24  # longer prefixes do not occur: latents are limited to 2^20
 VALUE_LIMIT = 1 << 20
+PROBE_BYTES = 1 << 14  # more than range-coder buffers
+METER_SLACK = 1.0  # bits, over the rounding of sums of logarithms
+LEAST_ENTRIES = 2 * RADII[0] + 2  # of a table of y beside the symbol that is coded
+DECODE_SYMBOLS = 1 << 13  # of y whose tables exist at a time: bounds the decoder's memory
 
 
 class LatentError(ValueError):
@@ -26,35 +30,81 @@ class LatentError(ValueError):
 
 @contextlib.contextmanager
 def _scratch_file():
-    """Path of a temporary file: range-coder reads and writes files only."""
+    """An open file and a path to it: range-coder reads and writes files only.
+
+    In memory where the system offers that, so that not even a killed process leaves it behind;
+    otherwise in the folder for temporary files.
+    """
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        with os.fdopen(os.memfd_create("glic"), "w+b") as file:
+            yield file, f"/proc/self/fd/{file.fileno()}"
+        return
     handle, path = tempfile.mkstemp(prefix="glic-", suffix=".range")
-    os.close(handle)
-    try:
-        yield path
-    finally:
-        os.unlink(path)
+    with os.fdopen(handle, "w+b") as file:
+        try:
+            yield file, path
+        finally:
+            os.unlink(path)
 
 
 def _encode_to_bytes(write):
-    """Bytes of what ``write(encoder)`` encodes."""
-    with _scratch_file() as path:
+    """Bytes of what ``write(encoder)`` encodes.
+
+    Raises:
+      OSError: where the scratch file cannot grow. range-coder itself would not notice a full disk
+        and leave a payload that is cut off.
+    """
+    with _scratch_file() as (file, path):
         encoder = RangeEncoder(path)
         write(encoder)
         encoder.close()
-        with open(path, "rb") as file:
-            return file.read()
+        size = file.seek(0, os.SEEK_END)
+        file.write(bytes(PROBE_BYTES))
+        file.flush()
+        file.seek(0)
+        return file.read(size)
 
 
 def _decode_from_bytes(data, read):
     """The result of ``read(decoder)`` on ``data``."""
-    with _scratch_file() as path:
-        with open(path, "wb") as file:
-            file.write(data)
+    with _scratch_file() as (file, path):
+        file.write(data)
+        file.flush()
         decoder = RangeDecoder(path)
         try:
             return read(decoder)
         finally:
             decoder.close()
+
+
+class _Meter:
+    """Stops decoding where more bits were read than the payload has.
+
+    range-coder goes on behind its file's end and returns garbage. A symbol with a share p of the
+    range takes at least log2(1 / p) bits, and those of a whole string fit into its bytes: a file
+    that runs out is named within a wavefront step instead of at the end of a huge image.
+    """
+
+    def __init__(self, data):
+        self._left = 8 * len(data) + METER_SLACK
+
+    def spend(self, bits):
+        """Raises LatentError when the payload has too few bits."""
+        self._left -= bits
+        if self._left < 0:
+            raise LatentError("The payload ends before the image does: the file is damaged.")
+
+
+def _bits_of(frequencies, last):
+    """Fewest bits that intervals take.
+
+    Args:
+      frequencies: their widths, out of 65536.
+      last: whether they end at 65536; range-coder adds there what its division leaves over, less
+        than 256 units.
+    """
+    width = np.asarray(frequencies, np.float64) + np.where(last, 256, 0)
+    return np.log2(TOTAL / np.minimum(width, TOTAL))
 
 
 def _write_golomb(encoder, value, order):
@@ -108,6 +158,12 @@ class ZTables:
                     f"The table of z's channel {channel} does not rise from 0 to {TOTAL}: export "
                     "the model again."
                 )
+        # Fewest bits of each symbol, and of a whole position.
+        self.bits = []
+        for table in self.tables:
+            last = np.arange(len(table) - 1) == len(table) - 2
+            self.bits.append(_bits_of(np.diff(table), last).tolist())
+        self.least_bits = sum(min(bits) for bits in self.bits)
 
 
 def encode_z(symbols, z_tables):
@@ -130,19 +186,35 @@ def encode_z(symbols, z_tables):
 
 
 def decode_z(data, shape, z_tables):
-    """int64 array of ``shape`` (h, w, C) from bytes."""
+    """int32 array of ``shape`` (h, w, C) from bytes.
+
+    Raises:
+      LatentError: for a payload that is too short for the shape, before anything is allocated
+        where that is certain.
+    """
+    meter = _Meter(data)
+    _Meter(data).spend(shape[0] * shape[1] * z_tables.least_bits)
+    channels = list(zip(z_tables.tables, z_tables.offsets, z_tables.bits))
+    symbols = np.empty(shape, np.int32)
+
+    def read_position(decoder):
+        values, spent = [], 0.0
+        for table, offset, bits in channels:
+            value = decoder.decode(1, table)[0]
+            spent += bits[value]
+            escape = len(table) - 2
+            if value == escape:
+                overflow = _read_golomb(decoder, 0)
+                value = -(overflow + 1) // 2 if overflow % 2 else overflow // 2 + escape
+            values.append(value + offset)
+        meter.spend(spent)
+        return values
 
     def read(decoder):
-        values = []
-        for _ in range(shape[0] * shape[1]):
-            for table, offset in zip(z_tables.tables, z_tables.offsets):
-                value = decoder.decode(1, table)[0]
-                escape = len(table) - 2
-                if value == escape:
-                    overflow = _read_golomb(decoder, 0)
-                    value = -(overflow + 1) // 2 if overflow % 2 else overflow // 2 + escape
-                values.append(value + offset)
-        return np.array(values, np.int64).reshape(shape)
+        for row in symbols:
+            for position in row:
+                position[:] = read_position(decoder)
+        return symbols
 
     return _decode_from_bytes(data, read)
 
@@ -156,16 +228,21 @@ def encode_y(values, image_model, family):
       family: "gmm" or "gllmm".
     """
     positions = image_model.schedule.positions
-    scheduled = values.reshape(-1, values.shape[-1])[positions]
+    flat = values.reshape(-1, values.shape[-1])
     canvas = image_model.new_canvas()
-    image_model.place(canvas, 0, len(positions), scheduled.astype(np.float64))
+    batches = [
+        (start, min(start + BATCH_POSITIONS, len(positions)))
+        for start in range(0, len(positions), BATCH_POSITIONS)
+    ]
+    for start, stop in batches:
+        image_model.place(canvas, start, stop, flat[positions[start:stop]])
 
     def write(encoder):
         encode = encoder.encode
-        for start in range(0, len(positions), BATCH_POSITIONS):
-            stop = min(start + BATCH_POSITIONS, len(positions))
+        for start, stop in batches:
             mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
-            low, high, excess, order = mixture.intervals(scheduled[start:stop].ravel())
+            scheduled = flat[positions[start:stop]].ravel()
+            low, high, excess, order = mixture.intervals(scheduled)
             escaped = set(np.flatnonzero(excess >= 0).tolist())
             for i, (a, b) in enumerate(zip(low.tolist(), high.tolist())):
                 # Entry 1 of this table, or 0 where a = 0, is the interval [a, b).
@@ -179,28 +256,54 @@ def encode_y(values, image_model, family):
     return _encode_to_bytes(write)
 
 
+def check_y_size(data, positions, channels):
+    """Raises LatentError where so few bytes cannot hold y, whatever its probabilities."""
+    least = float(_bits_of(TOTAL - LEAST_ENTRIES, False))
+    _Meter(data).spend(positions * channels * least)
+
+
+def _read_symbols(decode, decoder, parameters, family, meter):
+    """int64 (S,) latents of the symbols whose mixture parameters are (G, S)."""
+    mixture = CodingMixture(parameters, family)
+    tables, first, order = mixture.tables()
+    symbols, widths, above = [], [], []
+    for i, table in enumerate(tables):
+        symbol = decode(1, table)[0]
+        widths.append(table[symbol + 1] - table[symbol])
+        if symbol == 0:
+            symbol = -_read_golomb(decoder, int(order[i]))
+        elif symbol == len(table) - 2:
+            above.append(i)
+            symbol += _read_golomb(decoder, int(order[i]))
+        symbols.append(symbol)
+    last = np.zeros(len(widths), bool)
+    last[above] = True
+    meter.spend(float(_bits_of(widths, last).sum()))
+    return np.array(symbols, np.int64) + first - 1
+
+
 def decode_y(data, image_model, channels, family):
-    """int64 (h, w, channels) from bytes: the inverse of ``encode_y``, one wavefront at a time."""
+    """int32 (h, w, channels) from bytes: the inverse of ``encode_y``, one wavefront at a time.
+
+    Raises:
+      LatentError: for a payload that ends before the image does.
+    """
     positions, steps = image_model.schedule
     canvas = image_model.new_canvas()
-    decoded = np.zeros((len(positions), channels), np.int64)
+    decoded = np.zeros((len(positions), channels), np.int32)
+    meter = _Meter(data)
 
     def read(decoder):
         decode = decoder.decode
         for start, stop in zip(steps[:-1].tolist(), steps[1:].tolist()):
-            mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
-            tables, first, order = mixture.tables()
-            symbols = []
-            for i, table in enumerate(tables):
-                symbol = decode(1, table)[0]
-                if symbol == 0:
-                    symbol = -_read_golomb(decoder, int(order[i]))
-                elif symbol == len(table) - 2:
-                    symbol += _read_golomb(decoder, int(order[i]))
-                symbols.append(symbol)
-            values = (np.array(symbols, np.int64) + first - 1).reshape(stop - start, channels)
+            parameters = image_model.parameters(canvas, start, stop)
+            parts = [
+                _read_symbols(decode, decoder, parameters[:, i : i + DECODE_SYMBOLS], family, meter)
+                for i in range(0, parameters.shape[1], DECODE_SYMBOLS)
+            ]
+            values = np.concatenate(parts).reshape(stop - start, channels)
             decoded[positions[start:stop]] = values
-            image_model.place(canvas, start, stop, values.astype(np.float64))
+            image_model.place(canvas, start, stop, values)
 
     _decode_from_bytes(data, read)
     return decoded.reshape(image_model.height, image_model.width, channels)

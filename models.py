@@ -6,8 +6,10 @@ A checkpoint that the authors published is the same without the configuration.
 """
 
 import collections
+import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,24 @@ from bitstream import FINGERPRINT_BYTES
 MODELS_DIR = Path(__file__).resolve().parent / "models"
 CHECKPOINT_PREFIX = "model"
 CONFIG_NAME = "config.json"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_FILTERS = 2040  # the file's channel flags have at most 255 bytes
+MAX_TABLE_LENGTH = (1 << 16) + 1  # of a table that rises strictly from 0 to 65536
+MAX_QUANTILE = 2.0**20  # of the prior of z: latents are within it
+
+
+_FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}")
+
+
+# What TensorFlow's checkpoint reader raises on damaged files.
+_UNREADABLE = (
+    tf.errors.OpError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    MemoryError,
+)
 
 
 class ModelError(ValueError):
@@ -59,8 +79,9 @@ def build_inference_graph(num_filters, family, table_length=3):
     return tensors
 
 
+@functools.lru_cache(maxsize=8)
 def inference_variables(num_filters, family):
-    """Dict of every inference variable's name to (shape, NumPy dtype).
+    """Dict of every inference variable's name to (shape, NumPy dtype); not to be changed.
 
     The second dimension of ``entropy_bottleneck/quantized_cdf`` is None: it differs by model.
     """
@@ -76,8 +97,26 @@ def inference_variables(num_filters, family):
     return found
 
 
+def check_architecture(family, num_filters):
+    """Raises ModelError unless a codec of this family and number of filters can exist."""
+    if not isinstance(family, str) or type(num_filters) is not int:
+        raise ModelError(
+            "A family's name and a whole number of filters expected, got "
+            f"{str(family)[:40]!r} and {str(num_filters)[:40]!r}."
+        )
+    if num_filters > MAX_FILTERS:
+        raise ModelError(f"At most {MAX_FILTERS} filters expected, got more.")
+    try:
+        network.check_architecture(family, num_filters)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
 def _matches(shape, expected):
-    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected))
+    """Whether a shape is the expected one; None stands for a table's length."""
+    return len(shape) == len(expected) and all(
+        s <= MAX_TABLE_LENGTH if e is None else s == e for s, e in zip(shape, expected)
+    )
 
 
 def read_weights(prefix, num_filters, family):
@@ -105,24 +144,32 @@ def read_weights(prefix, num_filters, family):
     expected = inference_variables(num_filters, family)
     try:
         reader = tf.train.load_checkpoint(prefix)
-        present = reader.get_variable_to_shape_map()
-        for name in expected:
-            if name in present:
-                weights[name] = reader.get_tensor(name)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        for name, (shape, dtype) in expected.items():
+            # Before anything is read: a damaged file may promise any size.
+            found = (dtypes[name].as_numpy_dtype, shapes[name]) if name in shapes else None
+            if found is None or found[0] != dtype or not _matches(found[1], shape):
+                came = "nothing"
+                if found:
+                    came = f"{np.dtype(found[0]).name} {tuple(found[1])}"
+                raise ModelError(
+                    f"The checkpoint {prefix} does not fit family {family} with {num_filters} "
+                    f"filters: {name} should be {np.dtype(dtype).name} {shape}, got {came}."
+                )
+            weights[name] = reader.get_tensor(name)
+    except ModelError:
+        raise
+    except _UNREADABLE as error:
         raise ModelError(
             f"The checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
         ) from error
-    for name, (shape, dtype) in expected.items():
-        found = weights.get(name)
-        if found is None or not _matches(found.shape, shape) or found.dtype != dtype:
-            came = "nothing" if found is None else f"{found.dtype.name} {found.shape}"
-            raise ModelError(
-                f"The checkpoint {prefix} does not fit family {family} with {num_filters} "
-                f"filters: {name} should be {np.dtype(dtype).name} {shape}, got {came}."
-            )
-        if not np.isfinite(found).all():
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
             raise ModelError(f"The checkpoint {prefix} holds NaN or infinity in {name}.")
+    if np.abs(weights["entropy_bottleneck/quantiles"]).max() > MAX_QUANTILE:
+        raise ModelError(
+            f"The checkpoint {prefix} is damaged: its quantiles of z pass +-{MAX_QUANTILE:.0f}."
+        )
     return weights
 
 
@@ -145,13 +192,25 @@ def read_config(folder):
     """
     path = Path(folder) / CONFIG_NAME
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        family, num_filters = config["family"], config["num_filters"]
-        bytes.fromhex(config["fingerprint"])
-        network.check_architecture(family, num_filters)
+        with open(path, "rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+        if len(text) > MAX_CONFIG_BYTES:
+            raise ModelError(f"more than {MAX_CONFIG_BYTES} bytes")
+        config = json.loads(text)
+        if not isinstance(config, dict):
+            raise ModelError(f"an object of settings expected, got {type(config).__name__}")
+        missing = [k for k in ("family", "num_filters", "fingerprint") if k not in config]
+        if missing:
+            raise ModelError(f"it lacks {', '.join(missing)}")
+        check_architecture(config["family"], config["num_filters"])
+        if not _FINGERPRINT.fullmatch(str(config["fingerprint"])):
+            raise ModelError(
+                f"a fingerprint of {2 * FINGERPRINT_BYTES} hexadecimal digits expected, got "
+                f"{str(config['fingerprint'])[:40]!r}"
+            )
     except FileNotFoundError:
         raise ModelError(f"No model at {folder}: {CONFIG_NAME} is missing.") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ModelError(f"The model's {path} cannot be used: {error}") from error
     return config
 
@@ -189,10 +248,7 @@ def load_named(name, models_dir=MODELS_DIR):
 
 def load_checkpoint(prefix, family, num_filters):
     """The ``Model`` of a checkpoint as its authors published it."""
-    try:
-        network.check_architecture(family, num_filters)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    check_architecture(family, num_filters)
     weights = read_weights(prefix, num_filters, family)
     fingerprint = fingerprint_of(weights, num_filters, family)
     return Model(Path(prefix).name, family, num_filters, weights, fingerprint, {})

@@ -1,0 +1,196 @@
+"""Time and memory against the image's size: python benchmarks/scaling.py [--model NAME]
+
+Encodes and decodes one picture in sizes from 0.1 to 24 megapixels, each in a fresh process, as
+encoder.py --no-metrics and decoder.py do it: from a PNG file to a .glic file and back. Writes
+docs/scaling.csv (one row per size and direction) and docs/scaling.png from it.
+
+Seconds leave out starting Python and loading the model; a 64x64 picture is coded first. Peak
+memory is that of the whole process, Python, TensorFlow, model and picture included. Of a
+wavefront step of the decoder the matrices that it reads are stated, the largest part of what it
+moves.
+
+--random-filters N measures an untrained model of N filters instead, whose latents are noise in
+every channel: as slow as that many filters get. Rows are added to those of other models.
+"""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import commandline  # sets TensorFlow's log level, so it comes first
+
+import numpy as np  # isort:skip
+
+import images
+import models
+from codec import MEMORY_BUDGET, Codec
+from network import LATENT_STRIDE
+
+SIZES = [(384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000)]  # width, height
+COLUMNS = ["model", "family", "filters", "width", "height", "direction", "seconds", "peak_mib"]
+COLUMNS += ["bytes", "wavefront_steps", "matrices_mib_per_step", "threads"]
+DOCS = commandline.ROOT / "docs"
+
+
+def random_model(num_filters, family="gmm"):
+    """An untrained ``models.Model``."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        models.build_inference_graph(num_filters, family)
+        session.run(tf.global_variables_initializer())
+        weights = {v.op.name: session.run(v) for v in tf.global_variables()}
+    fingerprint = models.fingerprint_of(weights, num_filters, family)
+    return models.Model(f"random-{num_filters}", family, num_filters, weights, fingerprint, {})
+
+
+def load_codec(args):
+    """The codec to measure."""
+    budget = args.memory_mib << 20
+    if args.random_filters:
+        return Codec(random_model(args.random_filters), budget)
+    return Codec.load(args.model, memory_budget=budget)
+
+
+def picture(width, height):
+    """uint8 (height, width, 3): the photographs of valid/, mirrored to fill any size."""
+    photos = [
+        images.read_image(p).pixels
+        for p in images.collect([commandline.ROOT / "valid"], images.IMAGE_SUFFIXES)
+    ]
+    photo = max((p for p in photos if p.ndim == 3), key=lambda p: p.size)
+    down, right = (2 * -(-a // (2 * b)) for a, b in zip((height, width), photo.shape))
+    row = np.concatenate([photo, photo[:, ::-1]] * (right // 2 or 1), axis=1)
+    return np.concatenate([row, row[::-1]] * (down // 2 or 1))[:height, :width]
+
+
+def measure(args, folder):
+    """Encodes or decodes once in this process; prints the row as JSON."""
+    import decoder
+    import encoder
+
+    codec = load_codec(args)
+    codec.decompress(codec.compress(np.zeros((64, 64, 3), np.uint8)))
+    png, glic = folder / "in.png", folder / "in.glic"
+    start = time.perf_counter()
+    if args.measure == "encode":
+        encoder.encode_file(codec, png, glic, with_metrics=False)
+    else:
+
+        class Shelf:
+            get = staticmethod(lambda fingerprint: codec)
+
+        decoder.decode_file(Shelf, glic, folder / "out.png")
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak), **facts(codec, glic)}))
+
+
+def facts(codec, glic):
+    """What the file and the model say about the decoder's wavefront."""
+    import bitstream
+
+    data = glic.read_bytes()
+    container = bitstream.unpack(data)
+    h, w = (-(-side // 64) * 64 // LATENT_STRIDE for side in (container.height, container.width))
+    image_model = codec._entropy_model.for_image(
+        np.zeros((1, 1, codec.num_filters)), np.flatnonzero(container.active)
+    )
+    kernels = [image_model._context_kernel, image_model._first_kernel]
+    kernels += [image_model._second.kernel, image_model._last.kernel]
+    return {
+        "model": codec.model.name,
+        "family": codec.family,
+        "filters": codec.num_filters,
+        "bytes": len(data),
+        "wavefront_steps": w + 3 * (h - 1),
+        "matrices_mib_per_step": round(sum(k.nbytes for k in kernels) / 2**20, 2),
+    }
+
+
+def rows_of(args):
+    """Measures every size in both directions."""
+    threads = len(os.sched_getaffinity(0))
+    for width, height in args.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            images.write_png(picture(width, height), Path(folder) / "in.png")
+            for direction in ("encode", "decode"):
+                command = [sys.executable, __file__, "--measure", direction, "--folder", folder]
+                command += ["--model", args.model, "--memory-mib", str(args.memory_mib)]
+                command += ["--random-filters", str(args.random_filters)]
+                result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                row = json.loads(result.stdout.splitlines()[-1])
+                row.update(width=width, height=height, direction=direction, threads=threads)
+                print({c: row[c] for c in COLUMNS}, flush=True)
+                yield row
+
+
+def plot(rows, path):
+    """Seconds and peak memory against megapixels, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for name in sorted({r["model"] for r in rows}):
+        for direction, marker in (("encode", "o"), ("decode", "s")):
+            own = [r for r in rows if (r["model"], r["direction"]) == (name, direction)]
+            own.sort(key=lambda r: int(r["width"]) * int(r["height"]))
+            x = [int(r["width"]) * int(r["height"]) / 1e6 for r in own]
+            for axis, column in zip(axes, ("seconds", "peak_mib")):
+                label = f"{name}, {own[0]['filters']} filters, {direction}"
+                axis.plot(x, [float(r[column]) for r in own], marker=marker, label=label)
+    for axis, title in zip(axes, ("seconds", "peak memory of the process, MiB")):
+        axis.set(xscale="log", yscale="log", xlabel="megapixels", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def size(text):
+    """(width, height) of a text such as 768x512."""
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def main():
+    """Measures, writes the table and draws it."""
+    parser = commandline.parser_for(__doc__)
+    parser.add_argument("--model", default=commandline.DEFAULT_MODEL, help="(default: %(default)s)")
+    parser.add_argument("--random-filters", type=int, default=0, help="instead of a model")
+    parser.add_argument("--memory-mib", type=int, default=MEMORY_BUDGET >> 20)
+    parser.add_argument("--sizes", type=size, nargs="+", default=SIZES, help="such as 768x512")
+    parser.add_argument("--measure", choices=("encode", "decode"), help="one, in this process")
+    parser.add_argument("--folder", type=Path, help="with in.png or in.glic, for --measure")
+    args = parser.parse_args()
+    if args.measure:
+        measure(args, args.folder)
+        return
+    path = DOCS / "scaling.csv"
+    rows = []
+    if path.exists():
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    for row in rows_of(args):
+        same = [row["model"], str(row["width"]), str(row["height"]), row["direction"]]
+        keys = ("model", "width", "height", "direction")
+        rows = [r for r in rows if [str(r[k]) for k in keys] != same] + [row]
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    plot(rows, DOCS / "scaling.png")
+
+
+if __name__ == "__main__":
+    main()
