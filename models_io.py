@@ -1,11 +1,12 @@
 """Model folders and training checkpoints on disk.
 
 A run keeps everything in ``runs/NAME``: checkpoints with the optimiser's state (``step-N.*``), the
-settings, and the logs. An export, ``models/NAME``, is what coding needs and nothing else:
+settings, the logs, and the weights that were best on the validation images (``best-N.*``). An
+export, ``models/NAME``, is what coding needs and nothing else:
 
     model.index, model.data-*   TF 1.x Saver checkpoint under the authors' variable names
     config.json                 what the model is and how it was made
-    log.csv                     the training log, thinned
+    log.csv, log.png            the training log, thinned, and a plot of it
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import factorized_prior
 import images
 import models
 from training_graph import AVERAGE_SCOPE
+from training_log import plot_run
 
 LOG_ROWS = 500  # of an exported log
+BEST_RECORD = "best.json"  # in a run's folder: the validation of its best checkpoint
 PRIOR_SCOPE = "entropy_bottleneck"
 
 
@@ -51,6 +54,16 @@ def latest_checkpoint(run):
     return None
 
 
+def best_checkpoint(run):
+    """(Prefix, row of valid.csv as a dict) of a run's best checkpoint; (None, None) without one."""
+    record = Path(run) / BEST_RECORD
+    if not record.is_file():
+        return None, None
+    row = read_json(record)
+    prefix = Path(run) / f"best-{row['step']:.0f}"
+    return (str(prefix), row) if Path(f"{prefix}.index").is_file() else (None, None)
+
+
 def checkpoint_prefix(path):
     """Prefix of a checkpoint given as such, as a model folder or as a run folder.
 
@@ -75,34 +88,6 @@ def set_variables(session, variables, values):
     """Sets variables, without adding to the graph, in one call: each call plans the graph anew."""
     starts = [variable.initializer.inputs[1] for variable in variables]
     session.run([v.initializer for v in variables], dict(zip(starts, values)))
-
-
-def transfer(session, variables, path):
-    """Sets the variables that a checkpoint holds with the same name and shape.
-
-    Args:
-      session: session in which the variables are initialised.
-      variables: candidates.
-      path: see ``checkpoint_prefix``.
-
-    Returns:
-      Names taken and names left as they are.
-
-    Raises:
-      ValueError: there is no checkpoint, or nothing in it fits.
-    """
-    reader = WeightReader(checkpoint_prefix(path))
-    shapes = reader.names
-    fits = [shapes.get(v.op.name) == v.shape.as_list() for v in variables]
-    taken = [v for v, fit in zip(variables, fits) if fit]
-    left = [v.op.name for v, fit in zip(variables, fits) if not fit]
-    if not taken:
-        raise ValueError(
-            f"{path} has no variable with a name and shape of this model; check the family and "
-            "the number of filters."
-        )
-    set_variables(session, taken, [reader.get_tensor(v.op.name) for v in taken])
-    return [v.op.name for v in taken], left
 
 
 class WeightReader:
@@ -166,7 +151,7 @@ def export(checkpoint, target, config, log):
       checkpoint: prefix of a training checkpoint.
       target: folder to make; an older one is replaced.
       config: dict for config.json, with "family" and "num_filters"; the fingerprint is added.
-      log: path of the training log.
+      log: pathlib.Path of the training log, with valid.csv beside it.
 
     Raises:
       ValueError: the weights are broken. OSError: the folder cannot be written.
@@ -183,6 +168,7 @@ def export(checkpoint, target, config, log):
         fingerprint = models.fingerprint_of(weights, num_filters, family).hex()
         write_json(new / models.CONFIG_NAME, {**config, "fingerprint": fingerprint})
         _thin_log(log, new / "log.csv")
+        plot_run(log.parent, new / "log.png")
         if target.exists():
             os.replace(target, old)
         os.replace(new, target)

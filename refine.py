@@ -22,6 +22,7 @@ import factorized_prior
 import gmm_entropy
 import metrics
 import network
+import training_metric
 from codec import Latents, pad
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
@@ -143,7 +144,7 @@ class Refiner:
         if self._metric == "mse":
             distortion = tf.reduce_mean(tf.math.squared_difference(self._x, x_hat))
         else:
-            similarity = tf.image.ssim_multiscale(self._x[None], x_hat[None], PEAK)
+            similarity = training_metric.ms_ssim(self._x[None] / PEAK, x_hat[None] / PEAK)
             distortion = 1 - tf.reduce_mean(similarity)
         return bpp + self._lmbda * distortion
 

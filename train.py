@@ -4,8 +4,9 @@ The papers' authors published no training code. Loss and networks are theirs (se
 training_graph.py); what differs is what makes days of two cores do where they used a GPU for
 weeks: bfloat16 convolutions, SOAP as the optimiser, and a schedule over the hours one has.
 
-A run lives in ``runs/NAME`` and continues from there when it is started again. Ctrl-C and SIGTERM
-save and leave. At the end, or with ``--export``, the model goes to ``models/NAME``.
+A run lives in ``runs/NAME`` and continues from there when it is started again; watch it with
+``tensorboard --logdir runs`` or in its log.png. Ctrl-C and SIGTERM save and leave. At the end, or
+with ``--export``, the model goes to ``models/NAME``. ``--prepare OUT`` makes training images.
 """
 
 from __future__ import annotations
@@ -18,33 +19,23 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
+import metrics
 import models_io
 import network
 import training_data
-from training_graph import OPTIMIZERS, PRECISIONS, SCHEDULES
+import training_prepare
+from training_graph import METRICS, OPTIMIZERS, PRECISIONS, QUANTISATIONS, SCHEDULES
 from training_loop import Run, TrainingStopped
+from training_settings import (
+    BY_METRIC,
+    DEFAULTS,
+    EXTENDABLE,
+    LEARNING_RATES,
+    complete,
+    fail_if,
+    resolve_settings,
+)
 
-LEARNING_RATES = {"soap": 1e-3, "adam": 5e-4}
-DEFAULTS = {
-    "family": "gmm",
-    "num_filters": 64,
-    "lmbda": 0.0075,
-    "metric": "mse",
-    "batch": 8,
-    "patch": 128,
-    "precision": "bfloat16",
-    "optimizer": "soap",
-    "learning_rate": None,  # LEARNING_RATES
-    "schedule": "cosine",
-    "warmup": 300,
-    "clip": 5.0,
-    "average": 0.999,
-    "seed": 1,
-    "init_from": None,
-    "steps": None,
-    "hours": None,
-}
-EXTENDABLE = ("steps", "hours")  # what a resumed run may change
 MEBIBYTE = 1 << 20
 
 
@@ -60,7 +51,15 @@ def parser():
         note = "" if default is None else f" (default: {default})"
         p.add_argument("--" + name.replace("_", "-"), help=text + note, **options)
 
-    p.add_argument("--name", required=True, help="name of the run: its folder in --runs")
+    p.add_argument("--name", help="name of the run: its folder in --runs")
+    p.add_argument(
+        "--prepare",
+        metavar="OUT",
+        help="no training: make a folder of training images from the large JPEG photographs in "
+        f"--data: scaled down by {training_prepare.FACTOR}, which removes most traces of JPEG, "
+        f"kept from {training_prepare.LEAST_SIDE} pixels on, without flat pictures and near "
+        "duplicates, as lossless WebP",
+    )
     p.add_argument(
         "--data",
         help="folder of training images, subfolders included; any format that "
@@ -76,11 +75,17 @@ def parser():
     setting("num_filters", "channels N, a multiple of 8; time grows with its square", type=int)
     setting(
         "lmbda",
-        "weight of the squared error (0 to 255 scale) against bits per pixel; the "
-        "papers use 0.0016 to 0.045; larger means better and bigger",
+        "weight of the distortion against bits per pixel; larger means better and bigger; the "
+        "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim; default for "
+        f"ms-ssim: {BY_METRIC['ms-ssim']['lmbda']:g}",
         type=float,
     )
-    setting("metric", "distortion that the loss weighs", choices=("mse",))
+    setting(
+        "metric",
+        "distortion that the loss weighs: mean squared error, or 1 - MS-SSIM, which needs "
+        "--init-from a model trained for mse",
+        choices=METRICS,
+    )
     setting("steps", "length in steps; give this or --hours; a resume may extend it", type=int)
     setting(
         "hours",
@@ -90,7 +95,8 @@ def parser():
     setting("batch", "crops in a step", type=int)
     setting(
         "patch",
-        "side of the square crops in pixels, a multiple of 64; the papers use 256",
+        "side of the square crops in pixels, a multiple of 64; the papers use 256; default and "
+        f"least for ms-ssim: {BY_METRIC['ms-ssim']['patch']}",
         type=int,
     )
     setting(
@@ -125,11 +131,17 @@ def parser():
         "decay of the weights' moving averages, which are validated and exported; 0 for none",
         type=float,
     )
+    setting(
+        "quantisation",
+        "of what the synthesis sees in training: y with uniform noise, as in the papers, or y "
+        "rounded with the gradient passed straight through; rates always see noise",
+        choices=QUANTISATIONS,
+    )
     setting("seed", "of weights, crops and noise", type=int)
     setting(
         "init_from",
-        "start from the weights of models/NAME, runs/NAME or a checkpoint prefix "
-        "where names and shapes agree",
+        "start from the weights of models/NAME, runs/NAME or a checkpoint prefix where names and "
+        "shapes agree; a gllmm model that starts from a gmm one first computes the same",
     )
     p.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
     p.add_argument(
@@ -165,70 +177,18 @@ def parser():
         action="store_true",
         help="only write the newest checkpoint of the run as a model; no training",
     )
+    p.add_argument(
+        "--best",
+        action="store_true",
+        help="with --export: take the checkpoint with the lowest validation loss instead",
+    )
     p.add_argument("--to", help="folder of the exported model (default: models/NAME)")
     return p
 
 
-def fail_if(condition, message):
-    """Raises ValueError with the message if the condition holds."""
-    if condition:
-        raise ValueError(message)
-
-
-def resolve_settings(given, recorded):
-    """Merges defaults, a run's record and what the user gave.
-
-    Args:
-      given: dict of settings; None where not given.
-      recorded: dict from the run's settings.json, or None for a new run.
-
-    Returns:
-      Complete dict with the keys of ``DEFAULTS``, ``data``, ``images`` and ``valid``.
-
-    Raises:
-      ValueError: a setting that is unknown, out of range or differs from the record.
-    """
-    given = {key: value for key, value in given.items() if value is not None}
-    known = {**DEFAULTS, "data": None, "images": None, "valid": None}
-    unknown = sorted(set(recorded or {}) - set(known))
-    fail_if(unknown, f"The run's settings.json has unknown settings: {', '.join(unknown)}.")
-    settings = {**known, **(recorded or {})}
-    for key, value in given.items():
-        if recorded and key not in EXTENDABLE and settings[key] != value:
-            raise ValueError(
-                f"This run was started with {key} {settings[key]}, not {value}; leave the option "
-                "out, or choose another --name."
-            )
-    if any(key in given for key in EXTENDABLE):
-        settings.update(dict.fromkeys(EXTENDABLE))
-    settings.update(given)
-    if settings["learning_rate"] is None:
-        settings["learning_rate"] = LEARNING_RATES[settings["optimizer"]]
-    check_settings(settings)
-    return settings
-
-
-def check_settings(settings):
-    """Raises ValueError with a sentence for a setting out of its range."""
-    network.check_architecture(settings["family"], settings["num_filters"])
-    lengths = [settings[key] for key in EXTENDABLE if settings[key] is not None]
-    fail_if(len(lengths) != 1, "Give the length of the training, either --steps or --hours.")
-    fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")
-    for key in ("lmbda", "batch", "learning_rate", "clip"):
-        fail_if(not settings[key] > 0, f"A positive {key} expected, got {settings[key]}.")
-    average = settings["average"]
-    fail_if(not 0 <= average < 1, f"An --average from 0 to below 1 expected, got {average}.")
-    for key in ("warmup", "seed"):
-        fail_if(settings[key] < 0, f"A {key} of 0 or more expected, got {settings[key]}.")
-    patch = settings["patch"]
-    fail_if(
-        patch <= 0 or patch % network.STRIDE,
-        f"A --patch that is a positive multiple of {network.STRIDE} expected, got {patch}.",
-    )
-
-
-def load_images(args, patch):
+def load_images(args, settings):
     """(Photographs, validation crops, description of the data) from the command line's folders."""
+    patch = settings["patch"]
     paths = training_data.find_images(args.data)
     if args.valid:
         valid_paths, valid_name = training_data.find_images(args.valid), Path(args.valid).name
@@ -236,7 +196,8 @@ def load_images(args, patch):
         paths, valid_paths = training_data.hold_out(paths)
         valid_name = f"{len(valid_paths)} held out"
         print(f"Validation: {valid_name} of {args.data}: {', '.join(p.name for p in valid_paths)}")
-    crops = training_data.validation_crops(valid_paths)
+    least = metrics.MS_SSIM_MIN_SIDE if settings["metric"] == "ms-ssim" else 1
+    crops = training_data.validation_crops(valid_paths, least)
     photographs = training_data.Photographs(
         paths, patch, args.cache_mib * MEBIBYTE, max(2, os.cpu_count() or 1)
     )
@@ -263,15 +224,18 @@ def recorded_settings(folder):
     return models_io.read_json(record)
 
 
-def export(folder, target, settings):
-    """Exports the newest checkpoint of a run."""
-    checkpoint = models_io.latest_checkpoint(folder)
+def export(folder, target, settings, best=False):
+    """Exports the newest checkpoint of a run, or the best one on the validation images."""
+    checkpoint, validation = models_io.latest_checkpoint(folder), None
+    if best:
+        checkpoint, validation = models_io.best_checkpoint(folder)
+        fail_if(checkpoint is None, f"{folder} holds no best checkpoint: leave --best out.")
     reader = tf.train.load_checkpoint(checkpoint)
-    config = {key: value for key, value in settings.items() if key not in EXTENDABLE}
+    config = {key: value for key, value in complete(settings).items() if key not in EXTENDABLE}
     config["steps"] = int(reader.get_tensor("progress/step"))
     config["hours"] = round(float(reader.get_tensor("progress/seconds")) / 3600, 3)
     config["refused_steps"] = int(reader.get_tensor("progress/refused"))
-    config["validation"] = models_io.last_row(folder / "valid.csv")
+    config["validation"] = validation or models_io.last_row(folder / "valid.csv")
     models_io.export(checkpoint, target, config, folder / "log.csv")
     print(f"Exported step {config['steps']} to {target}.")
 
@@ -282,10 +246,10 @@ def train(args, folder, target):
     fail_if(not args.data, "Give the folder of training images with --data.")
     given = {key: getattr(args, key) for key in DEFAULTS}
     given["init_from"] = init_name(args.init_from)
-    resolve_settings(given, recorded)  # refuses before images are decoded
+    settings = resolve_settings(given, recorded)  # refuses before images are decoded
     if args.init_from and not recorded:
         models_io.checkpoint_prefix(args.init_from)
-    photographs, crops, data = load_images(args, given["patch"] or (recorded or DEFAULTS)["patch"])
+    photographs, crops, data = load_images(args, settings)
     settings = resolve_settings({**given, **data}, recorded)
     folder.mkdir(parents=True, exist_ok=True)
     print("Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
@@ -312,9 +276,17 @@ def train(args, folder, target):
 def main(argv=None):
     """Returns the exit status: 0, 1 if training had to stop, 2 for a refused command."""
     args = parser().parse_args(argv)
-    folder = Path(args.runs) / args.name
-    target = Path(args.to or Path("models") / args.name)
     try:
+        if args.prepare:
+            fail_if(not args.data, "Give the folder of photographs with --data.")
+            others = [args.name, args.export or None, args.valid, args.to]
+            others += [getattr(args, key) for key in DEFAULTS]
+            fail_if(any(v is not None for v in others), "--prepare takes --data and nothing else.")
+            training_prepare.prepare(args.data, args.prepare)
+            return 0
+        fail_if(not args.name, "Give the run a name with --name.")
+        folder = Path(args.runs) / args.name
+        target = Path(args.to or Path("models") / args.name)
         if args.export:
             fail_if(
                 args.data or args.steps or args.hours,
@@ -322,8 +294,9 @@ def main(argv=None):
             )
             settings = recorded_settings(folder)
             fail_if(settings is None, f"{folder} holds no checkpoint to export.")
-            export(folder, target, settings)
+            export(folder, target, settings, args.best)
         else:
+            fail_if(args.best, "--best chooses what to export: give --export, too.")
             train(args, folder, target)
     except TrainingStopped as error:
         print(f"Stopped: {error}", file=sys.stderr)

@@ -65,10 +65,10 @@ def read_rgb(path):
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
-def validation_crops(paths, report=print):
+def validation_crops(paths, least=1, report=print):
     """Centre crops of the images, uint8 (h, w, 3), sides multiples of 64, at most 256.
 
-    Unreadable images are named and left out, as are those under 64 pixels.
+    Unreadable images are named and left out, as are crops with a side under ``least`` pixels.
     """
     crops = []
     for path in paths:
@@ -78,7 +78,7 @@ def validation_crops(paths, report=print):
             report(f"Left out of validation: {error}")
             continue
         height, width = (min(s, VALID_CROP) // VALID_UNIT * VALID_UNIT for s in pixels.shape[:2])
-        if height and width:
+        if min(height, width) >= least:
             top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
             crops.append(pixels[top : top + height, left : left + width])
     return crops

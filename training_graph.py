@@ -3,10 +3,12 @@
 The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4):
 
     loss = bpp(y) + bpp(z) + lmbda * 255^2 * MSE        (x in [0, 1], rates in bits per pixel)
+    loss = bpp(y) + bpp(z) + lmbda * (1 - MS-SSIM)      (metric "ms-ssim")
 
-In training y and z carry additive uniform noise in [-1/2, 1/2); validation rounds them as the coder
-does. With ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on
-float32 master weights; latents, noise, parameter network, likelihoods and loss stay in float32.
+In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesis sees y rounded,
+with a gradient of 1 (Theis et al., ICLR 2017); validation rounds them as the coder does. With
+``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
+weights; latents, noise, parameter network, likelihoods and loss stay in float32.
 """
 
 from __future__ import annotations
@@ -20,20 +22,24 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 import factorized_prior
 import gmm_entropy
 import network
+import training_metric
 
+METRICS = ("mse", "ms-ssim")
 PRECISIONS = ("bfloat16", "float32")
 OPTIMIZERS = ("soap", "adam")
+QUANTISATIONS = ("noise", "straight-through")
 SCHEDULES = ("cosine", "constant", "step")
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
 STEP_FROM, STEP_FACTOR = 0.8, 0.1  # of the step schedule
 PEAK = 255  # levels: the scale on which lambda weighs the squared error
 
 Losses = collections.namedtuple("Losses", "loss bpp_y bpp_z mse")
+MsSsimLosses = collections.namedtuple("MsSsimLosses", "loss bpp_y bpp_z mse ms_ssim")
 TrainingGraph = collections.namedtuple(
     "TrainingGraph",
     "x step learning_rate clip_norm train losses gradient_norm finite suspects start_averages",
 )
-ValidationGraph = collections.namedtuple("ValidationGraph", "x medians losses prior")
+ValidationGraph = collections.namedtuple("ValidationGraph", "x medians losses prior x_hat")
 
 
 def session_config(threads=0):
@@ -46,24 +52,29 @@ def session_config(threads=0):
     return config
 
 
-def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda):
+def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda, metric):
     """The papers' loss.
 
     Args:
       x, x_hat: (B, H, W, 3) float32 in [0, 1].
       log_likelihood_y: (B, H/16, W/16, N) float32, natural logarithm.
       likelihood_z: (B, H/64, W/64, N) float32.
-      lmbda: weight of the squared error on the 0 to 255 scale.
+      lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM.
+      metric: "mse", or "ms-ssim", for which H and W are at least 161.
 
     Returns:
-      ``Losses`` of float32 scalars; rates in bits per pixel, ``mse`` on the 0 to 255 scale.
+      ``Losses`` of float32 scalars; rates in bits per pixel, ``mse`` on the 0 to 255 scale. For
+      "ms-ssim" ``MsSsimLosses``, with the batch's mean MS-SSIM (linear, 1 for equal images).
     """
     shape = tf.shape(x)
     bits_per_pixel = -1 / (math.log(2) * tf.cast(shape[0] * shape[1] * shape[2], tf.float32))
     bpp_y = bits_per_pixel * tf.reduce_sum(log_likelihood_y)
     bpp_z = bits_per_pixel * tf.reduce_sum(tf.log(likelihood_z))
     mse = PEAK**2 * tf.reduce_mean(tf.math.squared_difference(x, x_hat))
-    return Losses(bpp_y + bpp_z + lmbda * mse, bpp_y, bpp_z, mse)
+    if metric == "mse":
+        return Losses(bpp_y + bpp_z + lmbda * mse, bpp_y, bpp_z, mse)
+    ms_ssim = tf.reduce_mean(training_metric.ms_ssim(x, x_hat))
+    return MsSsimLosses(bpp_y + bpp_z + lmbda * (1 - ms_ssim), bpp_y, bpp_z, mse, ms_ssim)
 
 
 def _noisy(latents, seed, step, stream):
@@ -72,33 +83,44 @@ def _noisy(latents, seed, step, stream):
     return latents + tf.random.stateless_uniform(tf.shape(latents), key, -0.5, 0.5)
 
 
-def noisy_losses(x, step, *, family, num_filters, lmbda, precision, seed):
+def _rounded_straight_through(latents):
+    """Rounded latents whose gradient is that of the latents."""
+    return latents + tf.stop_gradient(tf.round(latents) - latents)
+
+
+def noisy_losses(
+    x, step, *, family, num_filters, lmbda, metric, precision, seed, quantisation="noise"
+):
     """Losses of one batch with additive noise; creates (or reuses) all variables.
 
     Args:
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
+      quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
     """
     dtype = tf.as_dtype(precision)
     y = network.analysis(tf.cast(x, dtype), num_filters, family)
     z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
-    y_tilde = _noisy(tf.cast(y, tf.float32), seed, step, 0)
+    y = tf.cast(y, tf.float32)
+    y_tilde = _noisy(y, seed, step, 0)
     z_tilde = _noisy(z, seed, step, 1)
     prior = factorized_prior.variables(num_filters)
     phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters)
     # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
     raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), num_filters, family)
-    x_hat = network.synthesis(tf.cast(y_tilde, dtype), num_filters, family)
+    y_hat = y_tilde if quantisation == "noise" else _rounded_straight_through(y)
+    x_hat = network.synthesis(tf.cast(y_hat, dtype), num_filters, family)
     return rate_distortion(
         x,
         tf.cast(x_hat, tf.float32),
         gmm_entropy.log_likelihood(y_tilde, raw, family),
         factorized_prior.likelihood(z_tilde, prior),
         lmbda,
+        metric,
     )
 
 
-def rounded_losses(x, medians, *, family, num_filters, lmbda):
+def rounded_losses(x, medians, *, family, num_filters, lmbda, metric):
     """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
     y = network.analysis(x, num_filters, family)
     z_hat = factorized_prior.round_to_medians(network.hyper_analysis(y, num_filters), medians)
@@ -115,8 +137,9 @@ def rounded_losses(x, medians, *, family, num_filters, lmbda):
         gmm_entropy.log_likelihood(y_hat, raw, family),
         factorized_prior.likelihood(z_hat, prior),
         lmbda,
+        metric,
     )
-    return losses, prior
+    return losses, prior, x_hat
 
 
 def _shared_variables():
@@ -201,7 +224,18 @@ def _update_averages(averages, variables, decay, step):
 
 
 def build_training(
-    *, family, num_filters, lmbda, precision, optimizer, seed, batch, patch, average
+    *,
+    family,
+    num_filters,
+    lmbda,
+    metric,
+    precision,
+    optimizer,
+    seed,
+    batch,
+    patch,
+    average,
+    quantisation="noise",
 ):
     """Builds one training step in the current graph.
 
@@ -228,8 +262,10 @@ def build_training(
             family=family,
             num_filters=num_filters,
             lmbda=lmbda,
+            metric=metric,
             precision=precision,
             seed=seed,
+            quantisation=quantisation,
         )
     # The quantiles are solved for at export, so they take no part.
     variables = [v for v in tf.trainable_variables() if not v.op.name.endswith("/quantiles")]
@@ -275,21 +311,23 @@ def _averaged(getter, name, *args, **kwargs):
     return next((v for v in tf.global_variables() if v.name == average), variable)
 
 
-def build_validation(*, family, num_filters, lmbda):
+def build_validation(*, family, num_filters, lmbda, metric):
     """Builds validation as coded, on the current graph's averaged weights if it has them.
 
     Returns:
       ``ValidationGraph``: placeholders ``x`` (uint8, (1, H, W, 3), sides multiples of 64) and
-      ``medians`` ((N,), from ``factorized_prior.solve_quantiles`` of ``prior``); ``losses``.
+      ``medians`` ((N,), from ``factorized_prior.solve_quantiles`` of ``prior``); ``losses``; the
+      reconstruction ``x_hat``, uint8 like ``x``.
     """
     x = tf.placeholder(tf.uint8, (1, None, None, 3), "valid_x")
     medians = tf.placeholder(tf.float32, (num_filters,), "medians")
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, custom_getter=_averaged):
-        losses, prior = rounded_losses(
+        losses, prior, x_hat = rounded_losses(
             tf.cast(x, tf.float32) / PEAK,
             medians,
             family=family,
             num_filters=num_filters,
             lmbda=lmbda,
+            metric=metric,
         )
-    return ValidationGraph(x, medians, losses, prior)
+    return ValidationGraph(x, medians, losses, prior, tf.cast(PEAK * x_hat + 0.5, tf.uint8))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 import signal
 import sys
@@ -16,74 +15,29 @@ from tqdm import tqdm
 import factorized_prior
 import models_io
 import training_graph
+import training_init
+from metrics import to_db
 from training_data import Batches
+from training_log import (
+    LOG_COLUMNS,
+    MS_SSIM_COLUMNS,
+    VALID_COLUMNS,
+    Averages,
+    Summaries,
+    Table,
+    plot_run,
+    psnr,
+)
 
 LOG_EVERY = 50  # steps, averaged in a row of log.csv
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the run stops
 CHECKPOINTS = 2  # kept
+SHOWN_CROPS = 4  # reconstructions in TensorBoard at each validation
 NORM_DECAY = 0.99  # of the running mean of the gradients' norm
-LOG_COLUMNS = [
-    *("step", "hours", "loss", "bpp_y", "bpp_z", "psnr", "learning_rate"),
-    *("gradient_norm", "pixels_per_second", "waiting", "refused"),
-]
-VALID_COLUMNS = ["step", "hours", "loss", "bpp", "bpp_y", "bpp_z", "psnr"]
 
 
 class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and what is kept."""
-
-
-def psnr(mse):
-    """PSNR in dB of a mean squared error on the 0 to 255 scale."""
-    return 10 * math.log10(training_graph.PEAK**2 / max(mse, 1e-10))
-
-
-class Table:
-    """A CSV file that rows are appended to."""
-
-    def __init__(self, path, columns, last_step):
-        """Opens the file and drops what an interrupted run wrote after its last checkpoint."""
-        rows = []
-        if path.is_file() and last_step > 0:
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file)][1:]
-        rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
-        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (see close)
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerows([columns, *rows])
-        self._file.flush()
-
-    def append(self, *row):
-        """Adds a row; floats get six significant digits."""
-        self._writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-        self._file.flush()
-
-    def close(self):
-        """Closes the file."""
-        self._file.close()
-
-
-class Averages:
-    """Means over the steps since the last row of the log."""
-
-    def __init__(self, waited):
-        self._start, self._waited, self._rows = time.monotonic(), waited, []
-
-    def add(self, *values):
-        """Adds a step's values."""
-        self._rows.append(values)
-
-    def __len__(self):
-        return len(self._rows)
-
-    def take(self, waited):
-        """(means, steps per second, share of time spent waiting)."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        return (
-            np.mean(self._rows, axis=0),
-            len(self._rows) / seconds,
-            (waited - self._waited) / seconds,
-        )
 
 
 class Run:
@@ -129,13 +83,15 @@ class Run:
             self._build()
             self._session = tf.Session(config=training_graph.session_config(threads))
             self._start(init_from)
-        self._log = Table(folder / "log.csv", LOG_COLUMNS, self.step)
-        self._valid = Table(folder / "valid.csv", VALID_COLUMNS, self.step)
+        more = MS_SSIM_COLUMNS if settings["metric"] == "ms-ssim" else []
+        self._log = Table(folder / "log.csv", LOG_COLUMNS + more, self.step)
+        self._valid = Table(folder / "valid.csv", VALID_COLUMNS + more, self.step)
+        self._summaries = Summaries(folder / "tensorboard", self.step)
 
     def _build(self):
         settings = self._settings
-        model = {key: settings[key] for key in ("family", "num_filters", "lmbda")}
-        keys = ("precision", "optimizer", "seed", "batch", "patch", "average")
+        model = {key: settings[key] for key in ("family", "num_filters", "lmbda", "metric")}
+        keys = ("precision", "optimizer", "seed", "batch", "patch", "average", "quantisation")
         rest = {key: settings[key] for key in keys}
         self._training = training_graph.build_training(**model, **rest)
         self._validation = training_graph.build_validation(**model)
@@ -151,16 +107,26 @@ class Run:
                 for name, kind in kinds.items()
             }
         self._saver = tf.train.Saver(max_to_keep=CHECKPOINTS, save_relative_paths=True)
+        # The optimiser's state is left out: best weights are exported, not trained on.
+        scope = f"{training_graph.AVERAGE_SCOPE}/"
+        kept = [v for v in tf.global_variables() if v.op.name.startswith(scope)]
+        kept += tf.trainable_variables() + list(self._progress.values())
+        self._best_saver = tf.train.Saver(kept, max_to_keep=None)
 
     def _start(self, init_from):
         checkpoint = models_io.latest_checkpoint(self._folder)
         if checkpoint is None:
             self._session.run(tf.global_variables_initializer())
             if init_from is not None:
-                taken, left = models_io.transfer(self._session, tf.trainable_variables(), init_from)
-                print(f"Took {len(taken)} variables from {init_from}; {len(left)} start anew.")
-                for name in left:
-                    print(f"  new: {name}")
+                variables = tf.trainable_variables()
+                taken, adapted, new = training_init.transfer(self._session, variables, init_from)
+                print(
+                    f"Took {len(taken)} variables from {init_from}, adapted {len(adapted)} to this "
+                    f"family; {len(new)} start anew."
+                )
+                for kind, names in (("adapted", adapted), ("new", new)):
+                    for name in names:
+                        print(f"  {kind}: {name}")
             self._session.run(self._training.start_averages)
             return
         try:
@@ -183,6 +149,9 @@ class Run:
         Returns:
           None, or what went wrong in words.
         """
+        return self._save(self._saver, "step")
+
+    def _save(self, saver, kind, **options):
         values = {
             "step": self.step,
             "seconds": self.seconds,
@@ -191,16 +160,33 @@ class Run:
         }
         variables = [self._progress[name] for name in values]
         models_io.set_variables(self._session, variables, values.values())
-        prefix = self._folder / "step"
+        prefix = str(self._folder / kind)
         try:
             with self._graph.as_default():
-                self._saver.save(self._session, str(prefix), self.step, write_meta_graph=False)
+                saver.save(self._session, prefix, self.step, write_meta_graph=False, **options)
         except (tf.errors.OpError, OSError, ValueError) as error:
-            for part in self._folder.glob(f"step-{self.step}.*"):
-                with contextlib.suppress(OSError):
-                    part.unlink()
+            self._remove(f"{kind}-{self.step}.*")
             return str(error).strip().splitlines()[0]
         return None
+
+    def _remove(self, pattern, keep=None):
+        for part in self._folder.glob(pattern):
+            if part.stem != keep:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+
+    def _keep_if_best(self, row):
+        """Saves the weights if no validation before (a dict like a row of valid.csv) was better."""
+        best = models_io.best_checkpoint(self._folder)[1]
+        if best and best["loss"] <= row["loss"]:
+            return
+        error = self._save(self._best_saver, "best", write_state=False)
+        if error:
+            print(f"Best weights not saved, the previous ones stay: {error}")
+            return
+        # In this order, so that the record always names a whole checkpoint.
+        models_io.write_json(self._folder / models_io.BEST_RECORD, row)
+        self._remove("best-*.*", keep=f"best-{self.step}")
 
     def fraction(self):
         """Share of the training that is done, by steps or by hours."""
@@ -231,6 +217,7 @@ class Run:
                 signal.signal(number, handler)
             batches.close()
         error = self.save()
+        plot_run(self._folder, self._folder / "log.png")
         if error:
             raise TrainingStopped(f"The last checkpoint could not be saved: {error}")
         if self._stop_signal is not None:
@@ -302,21 +289,25 @@ class Run:
         self.step += 1
         if not finite:
             return None
-        return (*losses, norm, learning_rate)
+        return (norm, learning_rate, *losses)
 
     def _report(self, averages, waited, bar, tty):
-        (loss, bpp_y, bpp_z, mse, norm, rate), speed, waiting = averages.take(waited)
+        (norm, rate, loss, bpp_y, bpp_z, mse, *ms_ssim), speed, waiting = averages.take(waited)
         pixels = speed * self._settings["batch"] * self._settings["patch"] ** 2
         db = psnr(mse)
-        self._log.append(
+        row = [
             self.step,
             self.seconds / 3600,
             *map(float, (loss, bpp_y, bpp_z, db, rate, norm, pixels, waiting)),
             self.refused,
-        )
+            *map(to_db, ms_ssim),
+        ]
+        self._log.append(*row)
+        self._summaries.scalars("training", LOG_COLUMNS + MS_SSIM_COLUMNS, row)
         text = (
             f"loss {loss:.4f} = {bpp_y:.4f} + {bpp_z:.4f} bpp, {db:.2f} dB, "
-            f"lr {rate:.2e}, {pixels / 1000:.0f} kpixel/s, waiting {waiting:.1%}"
+            + "".join(f"MS-SSIM {to_db(value):.2f} dB, " for value in ms_ssim)
+            + f"lr {rate:.2e}, {pixels / 1000:.0f} kpixel/s, waiting {waiting:.1%}"
         )
         if tty:
             bar.set_postfix_str(text)
@@ -331,20 +322,30 @@ class Run:
         graph = self._validation
         prior = self._session.run(graph.prior)
         medians = factorized_prior.medians_of(factorized_prior.solve_quantiles(prior))
-        losses = [
-            self._session.run(graph.losses, {graph.x: crop[None], graph.medians: medians})
+        fetches = [graph.losses, graph.x_hat]
+        coded = [
+            self._session.run(fetches, {graph.x: crop[None], graph.medians: medians})
             for crop in self._crops
         ]
-        loss, bpp_y, bpp_z, _ = map(float, np.mean(losses, axis=0))
-        db = float(np.mean([psnr(row.mse) for row in losses]))
-        bpp = bpp_y + bpp_z
-        self._valid.append(self.step, self.seconds / 3600, loss, bpp, bpp_y, bpp_z, db)
-        print(
-            f"step {self.step}: validation loss {loss:.4f}, {bpp:.4f} bpp, {db:.2f} dB", flush=True
-        )
+        losses = [row for row, _ in coded]
+        loss, bpp_y, bpp_z, *_ = map(float, np.mean(losses, axis=0))
+        decibels = [float(np.mean([psnr(row.mse) for row in losses]))]
+        text = f"validation loss {loss:.4f}, {bpp_y + bpp_z:.4f} bpp, {decibels[0]:.2f} dB"
+        if self._settings["metric"] == "ms-ssim":
+            decibels.append(float(np.mean([to_db(row.ms_ssim) for row in losses])))
+            text += f", MS-SSIM {decibels[1]:.2f} dB"
+        rates = (bpp_y + bpp_z, bpp_y, bpp_z)
+        row = (self.step, self.seconds / 3600, loss, *rates, *decibels)
+        self._valid.append(*row)
+        self._summaries.scalars("validation", VALID_COLUMNS + MS_SSIM_COLUMNS, row)
+        shown = [x_hat[0] for _, x_hat in coded[:SHOWN_CROPS]]
+        self._summaries.images("validation", shown, self.step)
+        print(f"step {self.step}: {text}", flush=True)
+        self._keep_if_best(dict(zip(VALID_COLUMNS + MS_SSIM_COLUMNS, row)))
 
     def close(self):
         """Closes the session and the logs."""
         self._session.close()
         self._log.close()
         self._valid.close()
+        self._summaries.close()

@@ -1,0 +1,62 @@
+"""MS-SSIM as a loss: the value of ``tf.image.ssim_multiscale`` with a gradient that stays finite.
+
+Wang, Simoncelli, Bovik: Multiscale structural similarity for image quality assessment (Asilomar
+2003). TensorFlow's version clips each scale's similarity at 0 before it takes a fractional power,
+whose slope there is infinite: one crop that is anticorrelated with its reconstruction, in one
+colour and scale, makes every gradient NaN. Here a similarity is clipped a little above 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+TAPS, SIGMA = 11, 1.5  # of the Gaussian window
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, the finest first
+C1, C2 = 0.01**2, 0.03**2  # for pixels in [0, 1]
+LEAST = 1e-3  # similarity of a scale below which it is not followed any further
+
+
+def _blur(t):
+    """Gaussian window on each channel, without padding: (B, H, W, C) to (B, H - 10, W - 10, C)."""
+    places = np.arange(TAPS) - TAPS // 2
+    window = np.exp(-(places**2) / (2 * SIGMA**2))
+    window = np.tile((window / window.sum())[:, None], (1, t.shape[-1])).astype(np.float32)
+    t = tf.nn.depthwise_conv2d(t, window[:, None, :, None], (1, 1, 1, 1), "VALID")
+    return tf.nn.depthwise_conv2d(t, window[None, :, :, None], (1, 1, 1, 1), "VALID")
+
+
+def _similarities(a, b):
+    """(Structure and contrast, the same times luminance), means over the pixels, (B, 3) each."""
+    mean_a, mean_b = _blur(a), _blur(b)
+    product, squares = mean_a * mean_b, tf.square(mean_a) + tf.square(mean_b)
+    luminance = (2 * product + C1) / (squares + C1)
+    covariance, variances = _blur(a * b) - product, _blur(tf.square(a) + tf.square(b)) - squares
+    structure = (2 * covariance + C2) / (variances + C2)
+    return tf.reduce_mean(structure, (1, 2)), tf.reduce_mean(luminance * structure, (1, 2))
+
+
+def _halve(t):
+    """Means of 2x2 pixels; odd sides repeat their last row or column."""
+    odd = tf.shape(t)[1:3] % 2
+    t = tf.pad(t, [[0, 0], [0, odd[0]], [0, odd[1]], [0, 0]], "SYMMETRIC")
+    return tf.nn.avg_pool2d(t, 2, 2, "VALID")
+
+
+def ms_ssim(a, b):
+    """Multiscale structural similarity of each image.
+
+    Args:
+      a, b: (B, H, W, 3) float32 in [0, 1], H and W at least 161.
+
+    Returns:
+      (B,) float32, 1 for equal images; the mean over the colour channels.
+    """
+    factors = []
+    for scale, weight in enumerate(WEIGHTS):
+        if scale:
+            a, b = _halve(a), _halve(b)
+        structure, with_luminance = _similarities(a, b)
+        similarity = with_luminance if scale == len(WEIGHTS) - 1 else structure
+        factors.append(tf.maximum(similarity, LEAST) ** weight)
+    return tf.reduce_mean(tf.reduce_prod(tf.stack(factors), 0), -1)

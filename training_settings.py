@@ -1,0 +1,111 @@
+"""The settings of a training run: defaults, checks, and what a resumed run may change."""
+
+from __future__ import annotations
+
+import metrics
+import network
+
+LEARNING_RATES = {"soap": 1e-3, "adam": 5e-4}
+DEFAULTS = {
+    "family": "gmm",
+    "num_filters": 64,
+    "lmbda": 0.0075,
+    "metric": "mse",
+    "batch": 8,
+    "patch": 128,
+    "precision": "bfloat16",
+    "optimizer": "soap",
+    "learning_rate": None,  # LEARNING_RATES
+    "schedule": "cosine",
+    "warmup": 300,
+    "clip": 5.0,
+    "average": 0.999,
+    "quantisation": "noise",
+    "seed": 1,
+    "init_from": None,
+    "steps": None,
+    "hours": None,
+}
+# Defaults that differ; five scales of MS-SSIM do not fit into the next smaller patch.
+BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
+DATA_KEYS = ("data", "images", "valid")  # what a record says about the data
+EXTENDABLE = ("steps", "hours")  # what a resumed run may change
+
+
+def fail_if(condition, message):
+    """Raises ValueError with the message if the condition holds."""
+    if condition:
+        raise ValueError(message)
+
+
+def complete(recorded):
+    """A run's record with the default of each setting that is younger than the record."""
+    return {**DEFAULTS, **dict.fromkeys(DATA_KEYS), **recorded}
+
+
+def resolve_settings(given, recorded):
+    """Merges defaults, a run's record and what the user gave.
+
+    Args:
+      given: dict of settings; None where not given.
+      recorded: dict from the run's settings.json, or None for a new run.
+
+    Returns:
+      Complete dict with the keys of ``DEFAULTS`` and ``DATA_KEYS``.
+
+    Raises:
+      ValueError: a setting that is unknown, out of range or differs from the record.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    known = complete(BY_METRIC.get(given.get("metric"), {}))
+    unknown = sorted(set(recorded or {}) - set(known))
+    fail_if(unknown, f"The run's settings.json has unknown settings: {', '.join(unknown)}.")
+    settings = complete(recorded) if recorded else known
+    for key, value in given.items():
+        if recorded and key not in EXTENDABLE and settings[key] != value:
+            raise ValueError(
+                f"This run was started with {key} {settings[key]}, not {value}; leave the option "
+                "out, or choose another --name."
+            )
+    if any(key in given for key in EXTENDABLE):
+        settings.update(dict.fromkeys(EXTENDABLE))
+    settings.update(given)
+    if settings["learning_rate"] is None:
+        settings["learning_rate"] = LEARNING_RATES[settings["optimizer"]]
+    check_settings(settings)
+    return settings
+
+
+def check_settings(settings):
+    """Raises ValueError with a sentence for a setting out of its range."""
+    network.check_architecture(settings["family"], settings["num_filters"])
+    lengths = [settings[key] for key in EXTENDABLE if settings[key] is not None]
+    fail_if(len(lengths) != 1, "Give the length of the training, either --steps or --hours.")
+    fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")
+    for key in ("lmbda", "batch", "learning_rate", "clip"):
+        fail_if(not settings[key] > 0, f"A positive {key} expected, got {settings[key]}.")
+    average = settings["average"]
+    fail_if(not 0 <= average < 1, f"An --average from 0 to below 1 expected, got {average}.")
+    for key in ("warmup", "seed"):
+        fail_if(settings[key] < 0, f"A {key} of 0 or more expected, got {settings[key]}.")
+    patch = settings["patch"]
+    fail_if(
+        patch <= 0 or patch % network.STRIDE,
+        f"A --patch that is a positive multiple of {network.STRIDE} expected, got {patch}.",
+    )
+    if settings["metric"] == "ms-ssim":
+        check_ms_ssim(settings)
+
+
+def check_ms_ssim(settings):
+    """Raises ValueError for a run that MS-SSIM cannot train."""
+    least, patch = metrics.MS_SSIM_MIN_SIDE, settings["patch"]
+    fail_if(
+        patch < least,
+        f"MS-SSIM has five scales and needs a --patch of {least} pixels or more, got {patch}: "
+        f"give --patch {BY_METRIC['ms-ssim']['patch']} or leave the option out.",
+    )
+    fail_if(
+        settings["init_from"] is None,
+        "MS-SSIM runs start from an MSE model: give one with --init-from.",
+    )
