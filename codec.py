@@ -238,7 +238,17 @@ class Codec:
           latents: ``Latents`` of the padded image.
           height, width: of the image before padding.
           grey: whether the image has one channel.
+
+        Raises:
+          ValueError: for latents of another size than the image's.
+          latent_coder.LatentError: for latents beyond +-2^20.
         """
+        sides = padded_size(height, width)
+        for name, values, stride in zip("yz", latents, (LATENT_STRIDE, STRIDE)):
+            shape = (*(side // stride for side in sides), self.num_filters)
+            if values.shape != shape:
+                raise ValueError(f"Latents {name} of shape {shape} expected, got {values.shape}.")
+            latent_coder.check_latents(name, values)
         active = latents.y_hat.any(axis=(0, 1))
         y = b""
         if active.any():

@@ -51,15 +51,18 @@ class CodecShelf:
 
 
 def read_file(path, max_pixels):
-    """The ``Container`` of a file; one that cannot hold a picture is not read into memory."""
+    """The ``Container`` of a file; of what is none at first sight only that is read."""
     import bitstream
 
-    size = path.stat().st_size
-    if size > bitstream.MAX_FILE_BYTES:
+    with open(path, "rb") as file:
+        data = file.read(len(bitstream.MAGIC))
+        if data == bitstream.MAGIC:  # a device may have no end
+            data += file.read(bitstream.MAX_FILE_BYTES + 1 - len(data))
+    if len(data) > bitstream.MAX_FILE_BYTES:
         raise bitstream.BitstreamError(
-            f"Not a GLIC file: it has {size} bytes, the largest have {bitstream.MAX_FILE_BYTES}."
+            f"The file is damaged: it has more than {bitstream.MAX_FILE_BYTES} bytes."
         )
-    return bitstream.unpack(path.read_bytes(), max_pixels)
+    return bitstream.unpack(data, max_pixels)
 
 
 def decode_file(shelf, path, output, *, max_pixels=MAX_PIXELS, overwrite=True):

@@ -129,7 +129,8 @@ def _read_golomb(decoder, order):
 
 def check_latents(name, values):
     """Raises LatentError unless all of ``values`` are finite and within +-2^20."""
-    if not np.all(np.abs(values) <= VALUE_LIMIT):  # False for NaN, too
+    # False for NaN, too; without abs, which overflows at the least integer.
+    if not (values.min() >= -VALUE_LIMIT and values.max() <= VALUE_LIMIT):
         raise LatentError(
             f"Latents {name} within +-{VALUE_LIMIT} expected, but the model gave larger or "
             "non-finite ones for this image: it cannot code it."

@@ -176,6 +176,20 @@ def test_latents_that_no_code_reaches_are_refused():
     for bad in (np.nan, np.inf, 2.0**21):
         with pytest.raises(latent_coder.LatentError, match="cannot code"):
             latent_coder.check_latents("y", np.array([0.0, bad]))
+    with pytest.raises(latent_coder.LatentError, match="cannot code"):
+        latent_coder.check_latents("y", np.array([-(2**31)], np.int32))
+
+
+def test_latents_that_do_not_fit_the_image_are_refused(codecs):
+    """Rather than written to a file that nobody can decode."""
+    y_hat = np.zeros((4, 4, NUM_FILTERS), np.int32)
+    z_symbols = np.zeros((1, 1, NUM_FILTERS), np.int32)
+    with pytest.raises(ValueError, match="Latents y of shape"):
+        codecs["gmm"].encode(Latents(y_hat, z_symbols), 64, 65)
+    with pytest.raises(ValueError, match="Latents z of shape"):
+        codecs["gmm"].encode(Latents(y_hat, z_symbols[..., 1:]), 64, 64)
+    with pytest.raises(latent_coder.LatentError, match="cannot code"):
+        codecs["gmm"].encode(Latents(y_hat - 2**31, z_symbols), 64, 64)
 
 
 def test_pixels_of_another_kind_are_refused(codecs):

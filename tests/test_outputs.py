@@ -224,6 +224,11 @@ def test_verify_refuses_what_the_disk_changes(codecs, photos, monkeypatch):
     assert names(photos) == ["in"]
 
 
+def test_a_device_is_no_picture(run, photos):
+    code, _, err = run(decoder, "/dev/zero", "-o", "back")
+    assert code == 1 and "Not a GLIC file" in err and len(err.splitlines()) == 2
+
+
 def test_limits_are_options(run, photos):
     assert run(encoder, "in", "-o", "out", "--memory-mib", 256)[0] == 0
     code, _, err = run(decoder, "out", "-o", "back", "--max-pixels", 5000)
