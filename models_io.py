@@ -64,6 +64,12 @@ def best_checkpoint(run):
     return (str(prefix), row) if Path(f"{prefix}.index").is_file() else (None, None)
 
 
+def progress_in(checkpoint):
+    """(Steps, seconds) that a training checkpoint has been trained for."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    return int(reader.get_tensor("progress/step")), float(reader.get_tensor("progress/seconds"))
+
+
 def checkpoint_prefix(path):
     """Prefix of a checkpoint given as such, as a model folder or as a run folder.
 

@@ -22,9 +22,17 @@ import tensorflow.compat.v1 as tf
 import metrics
 import models_io
 import network
+import training_cluster
 import training_data
 import training_prepare
-from training_graph import METRICS, OPTIMIZERS, PRECISIONS, QUANTISATIONS, SCHEDULES
+from training_graph import (
+    METRICS,
+    OPTIMIZERS,
+    PRECISIONS,
+    QUANTISATIONS,
+    SCHEDULES,
+    session_config,
+)
 from training_loop import Run, TrainingStopped
 from training_settings import (
     BY_METRIC,
@@ -33,7 +41,9 @@ from training_settings import (
     LEARNING_RATES,
     complete,
     fail_if,
+    fraction_done,
     resolve_settings,
+    stages,
 )
 
 MEBIBYTE = 1 << 20
@@ -97,6 +107,12 @@ def parser():
         "patch",
         "side of the square crops in pixels, a multiple of 64; the papers use 256; default and "
         f"least for ms-ssim: {BY_METRIC['ms-ssim']['patch']}",
+        type=int,
+    )
+    setting(
+        "final_patch",
+        "side of the crops in the last fifth of the training, so many fewer in a step that its "
+        "pixels stay the same; a resume may change it (default: --patch)",
         type=int,
     )
     setting(
@@ -183,12 +199,13 @@ def parser():
         help="with --export: take the checkpoint with the lowest validation loss instead",
     )
     p.add_argument("--to", help="folder of the exported model (default: models/NAME)")
+    training_cluster.add_options(p)
     return p
 
 
 def load_images(args, settings):
     """(Photographs, validation crops, description of the data) from the command line's folders."""
-    patch = settings["patch"]
+    patch = settings["final_patch"] or settings["patch"]
     paths = training_data.find_images(args.data)
     if args.valid:
         valid_paths, valid_name = training_data.find_images(args.valid), Path(args.valid).name
@@ -232,15 +249,58 @@ def export(folder, target, settings, best=False):
         fail_if(checkpoint is None, f"{folder} holds no best checkpoint: leave --best out.")
     reader = tf.train.load_checkpoint(checkpoint)
     config = {key: value for key, value in complete(settings).items() if key not in EXTENDABLE}
-    config["steps"] = int(reader.get_tensor("progress/step"))
-    config["hours"] = round(float(reader.get_tensor("progress/seconds")) / 3600, 3)
+    config["steps"], seconds = models_io.progress_in(checkpoint)
+    config["hours"] = round(seconds / 3600, 3)
     config["refused_steps"] = int(reader.get_tensor("progress/refused"))
     config["validation"] = validation or models_io.last_row(folder / "valid.csv")
     models_io.export(checkpoint, target, config, folder / "log.csv")
     print(f"Exported step {config['steps']} to {target}.")
 
 
-def train(args, folder, target):
+def placement_for(cluster, batch, report):
+    """The devices that share a step of so many crops."""
+    if cluster:
+        return training_cluster.cluster_placement(cluster.devices(), batch)
+    gpus = len(tf.config.experimental.list_physical_devices("GPU"))
+    return training_cluster.local_placement(batch, gpus, report)
+
+
+def run_stages(args, folder, settings, photographs, crops, cluster):
+    """Trains one part after the other; each goes on from the checkpoint of the one before.
+
+    Returns:
+      Whether the training is complete.
+    """
+    parts = []
+    for end, part in stages(settings):  # refuses before anything is trained
+        parts.append((end, part, placement_for(cluster, part["batch"], print)))
+    for end, part, placement in parts:
+        checkpoint = models_io.latest_checkpoint(folder)
+        progress = models_io.progress_in(checkpoint) if checkpoint else (0, 0.0)
+        if end < 1 and fraction_done(settings, *progress) >= end:
+            continue
+        run = Run(
+            folder,
+            part,
+            photographs,
+            crops,
+            init_from=args.init_from,
+            valid_every=args.valid_every,
+            save_seconds=60 * args.save_minutes,
+            threads=args.threads,
+            end=end,
+            placement=placement,
+            cluster=cluster,
+        )
+        try:
+            if not run.train():
+                return False
+        finally:
+            run.close()
+    return True
+
+
+def train(args, folder, target, cluster):
     """Starts or continues a run, and exports it when it is complete."""
     recorded = recorded_settings(folder)
     fail_if(not args.data, "Give the folder of training images with --data.")
@@ -254,23 +314,17 @@ def train(args, folder, target):
     folder.mkdir(parents=True, exist_ok=True)
     print("Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     models_io.write_json(folder / "settings.json", settings)
-    run = Run(
-        folder,
-        settings,
-        photographs,
-        crops,
-        init_from=args.init_from,
-        valid_every=args.valid_every,
-        save_seconds=60 * args.save_minutes,
-        threads=args.threads,
-    )
     try:
-        complete = run.train()
+        if cluster:
+            cluster.start(session_config(args.threads))
+            cluster.wait()
+        complete = run_stages(args, folder, settings, photographs, crops, cluster)
     finally:
-        run.close()
         photographs.close()
     if complete:
         export(folder, target, settings)
+        if cluster:
+            cluster.finish()
 
 
 def main(argv=None):
@@ -280,9 +334,15 @@ def main(argv=None):
         if args.prepare:
             fail_if(not args.data, "Give the folder of photographs with --data.")
             others = [args.name, args.export or None, args.valid, args.to]
+            others += [getattr(args, key) for key in training_cluster.OPTIONS]
             others += [getattr(args, key) for key in DEFAULTS]
             fail_if(any(v is not None for v in others), "--prepare takes --data and nothing else.")
             training_prepare.prepare(args.data, args.prepare)
+            return 0
+        cluster = training_cluster.cluster_from(args)
+        if cluster and not cluster.is_chief:
+            cluster.start(session_config(args.threads))
+            cluster.serve()
             return 0
         fail_if(not args.name, "Give the run a name with --name.")
         folder = Path(args.runs) / args.name
@@ -297,13 +357,16 @@ def main(argv=None):
             export(folder, target, settings, args.best)
         else:
             fail_if(args.best, "--best chooses what to export: give --export, too.")
-            train(args, folder, target)
+            train(args, folder, target, cluster)
     except TrainingStopped as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f"Refused: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # Run.train handles it once steps are made
+        print("Interrupted.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -89,18 +89,25 @@ class Photographs:
 
     Attributes:
       paths: the usable images.
-      too_small: number of images with a side under the patch.
+      too_small: number of images with a side under ``least``.
       unreadable: messages about images that could not be read.
       cached_bytes: size of what is held in memory.
     """
 
-    def __init__(self, paths, patch, cache_bytes, workers, report=print):
+    def __init__(self, paths, least, cache_bytes, workers, report=print):
         """Decodes images until ``cache_bytes`` are full and only checks the sizes of the rest.
+
+        Args:
+          paths: of the images.
+          least: their least side, the side of the largest crop.
+          cache_bytes: how much to hold in memory.
+          workers: decoding threads.
+          report: called with a line about each image that cannot be read.
 
         Raises:
           ValueError: no image is usable.
         """
-        self._patch, self._report = patch, report
+        self._least, self._report = least, report
         self.too_small, self.unreadable, self.cached_bytes = 0, [], 0
         self.paths, self._pixels = [], []
         self._executor = concurrent.futures.ThreadPoolExecutor(workers)
@@ -113,7 +120,7 @@ class Photographs:
                 self._admit(path, found, cache_bytes)
         if not self.paths:
             raise ValueError(
-                f"No image of {patch}x{patch} pixels or more: {self.too_small} of {len(paths)} are "
+                f"No image of {least}x{least} pixels or more: {self.too_small} of {len(paths)} are "
                 f"smaller, {len(self.unreadable)} unreadable. Give larger images or lower --patch."
             )
 
@@ -152,7 +159,7 @@ class Photographs:
         if found is None:
             return
         is_array = isinstance(found, np.ndarray)
-        if min(found.shape[:2] if is_array else found) < self._patch:
+        if min(found.shape[:2] if is_array else found) < self._least:
             self.too_small += 1
             return
         keep = is_array and self.cached_bytes + found.nbytes <= cache_bytes
@@ -167,25 +174,25 @@ class Photographs:
             if self._pixels[index_k] is not None:
                 return self._pixels[index_k]
             pixels = self._read_or_none(self.paths[index_k])
-            if pixels is not None and min(pixels.shape[:2]) >= self._patch:
+            if pixels is not None and min(pixels.shape[:2]) >= self._least:
                 return pixels
         raise ValueError("None of the training images can be read any more.")
 
-    def _crop(self, index, rng):
+    def _crop(self, index, patch, rng):
         pixels = self._decoded(index)
         place = rng.random(2)
-        top, left = (int(p * (side - self._patch + 1)) for p, side in zip(place, pixels.shape[:2]))
-        crop = pixels[top : top + self._patch, left : left + self._patch]
+        top, left = (int(p * (side - patch + 1)) for p, side in zip(place, pixels.shape[:2]))
+        crop = pixels[top : top + patch, left : left + patch]
         flip_vertically, flip_horizontally = rng.integers(0, 2, 2)
         return crop[:: -1 if flip_vertically else 1, :: -1 if flip_horizontally else 1]
 
-    def batch(self, size, seed, step):
+    def batch(self, size, patch, seed, step):
         """The batch of a step: uint8 (size, patch, patch, 3), the same for the same arguments."""
 
         def one(k):
             epoch, place = divmod(step * size + k, len(self))
             order = np.random.default_rng((seed, 0, epoch)).permutation(len(self))
-            return self._crop(order[place], np.random.default_rng((seed, 1, step, k)))
+            return self._crop(order[place], patch, np.random.default_rng((seed, 1, step, k)))
 
         if self.in_memory == len(self):
             return np.stack([one(k) for k in range(size)])
@@ -203,18 +210,18 @@ class Batches:
       waited: seconds that ``next`` has spent waiting so far.
     """
 
-    def __init__(self, photographs, size, seed, first_step):
+    def __init__(self, photographs, size, patch, seed, first_step):
         self._queue = queue.Queue(QUEUED_BATCHES)
         self._stop = threading.Event()
         self.waited = 0.0
-        arguments = (photographs, size, seed, first_step)
+        arguments = (photographs, size, patch, seed, first_step)
         self._thread = threading.Thread(target=self._produce, args=arguments, daemon=True)
         self._thread.start()
 
-    def _produce(self, photographs, size, seed, step):
+    def _produce(self, photographs, size, patch, seed, step):
         while not self._stop.is_set():
             try:
-                item = photographs.batch(size, seed, step)
+                item = photographs.batch(size, patch, seed, step)
             except Exception as error:  # handed to the consumer, which raises it
                 item = error
             while not self._stop.is_set():

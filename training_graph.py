@@ -9,6 +9,10 @@ In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesi
 with a gradient of 1 (Theis et al., ICLR 2017); validation rounds them as the coder does. With
 ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
 weights; latents, noise, parameter network, likelihoods and loss stay in float32.
+
+A step may be shared out among replicas on several devices: each takes its part of the batch, and
+the update waits for the mean of all gradients. Crops and noise are those of a single device, so
+that the path of a run does not depend on the number of replicas, but for rounding.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import factorized_prior
 import gmm_entropy
 import network
 import training_metric
+from training_cluster import SINGLE
 
 METRICS = ("mse", "ms-ssim")
 PRECISIONS = ("bfloat16", "float32")
@@ -45,7 +50,9 @@ ValidationGraph = collections.namedtuple("ValidationGraph", "x medians losses pr
 def session_config(threads=0):
     """Session settings: grappler's remapper fails on the leaky ReLU's gradient, so it is off."""
     config = tf.ConfigProto(
-        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=threads,
+        allow_soft_placement=True,  # a GPU lacks kernels for some integers and strings
     )
     options = config.graph_options.rewrite_options
     options.remapping = rewriter_config_pb2.RewriterConfig.OFF
@@ -77,10 +84,16 @@ def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda, metric):
     return MsSsimLosses(bpp_y + bpp_z + lmbda * (1 - ms_ssim), bpp_y, bpp_z, mse, ms_ssim)
 
 
-def _noisy(latents, seed, step, stream):
-    """Latents with uniform noise that depends on (seed, step) only, so that a resume repeats it."""
+def _noisy(latents, seed, step, stream, share):
+    """Latents with uniform noise that depends on (seed, step) only, so that a resume repeats it.
+
+    ``share`` is (k, n) for the latents of part k of n of the batch, which get that part's noise.
+    """
     key = tf.stack([tf.constant(seed * 2 + stream, tf.int64), step])
-    return latents + tf.random.stateless_uniform(tf.shape(latents), key, -0.5, 0.5)
+    part, parts = share
+    count, *rest = tf.unstack(tf.shape(latents))
+    noise = tf.random.stateless_uniform([parts * count, *rest], key, -0.5, 0.5)
+    return latents + (noise if parts == 1 else noise[part * count : (part + 1) * count])
 
 
 def _rounded_straight_through(latents):
@@ -89,7 +102,17 @@ def _rounded_straight_through(latents):
 
 
 def noisy_losses(
-    x, step, *, family, num_filters, lmbda, metric, precision, seed, quantisation="noise"
+    x,
+    step,
+    *,
+    family,
+    num_filters,
+    lmbda,
+    metric,
+    precision,
+    seed,
+    quantisation="noise",
+    share=(0, 1),
 ):
     """Losses of one batch with additive noise; creates (or reuses) all variables.
 
@@ -97,13 +120,14 @@ def noisy_losses(
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
       quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
+      share: (k, n) where ``x`` is part k of n of the step's batch.
     """
     dtype = tf.as_dtype(precision)
     y = network.analysis(tf.cast(x, dtype), num_filters, family)
     z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
     y = tf.cast(y, tf.float32)
-    y_tilde = _noisy(y, seed, step, 0)
-    z_tilde = _noisy(z, seed, step, 1)
+    y_tilde = _noisy(y, seed, step, 0, share)
+    z_tilde = _noisy(z, seed, step, 1, share)
     prior = factorized_prior.variables(num_filters)
     phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters)
     # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
@@ -223,6 +247,34 @@ def _update_averages(averages, variables, decay, step):
     return [a.assign_sub(rate * (a - v)) for a, v in zip(averages, variables)]
 
 
+def _trained_variables():
+    """The variables that gradients change; the quantiles are solved for at export."""
+    return [v for v in tf.trainable_variables() if not v.op.name.endswith("/quantiles")]
+
+
+def _means(rows):
+    """Element by element mean of lists of tensors; a single list as it is."""
+    return [c[0] if len(c) == 1 else tf.add_n(c) / len(c) for c in map(list, zip(*rows))]
+
+
+def _replicated_losses(x, step, placement, **settings):
+    """Losses and gradients of a batch, the means over the replicas that share it.
+
+    Returns:
+      ``Losses`` or ``MsSsimLosses``, the trained variables, their gradients.
+    """
+    count, losses, gradients = len(placement.replicas), [], []
+    part = x.shape[0] // count
+    for k, device in enumerate(placement.replicas):
+        with tf.device(placement.setter(device)), _shared_variables():
+            mine = x if count == 1 else x[k * part : (k + 1) * part]
+            pixels = tf.cast(mine, tf.float32) / PEAK
+            losses.append(noisy_losses(pixels, step, share=(k, count), **settings))
+            gradients.append(tf.gradients(losses[k].loss, _trained_variables()))
+    with tf.device(placement.home):
+        return type(losses[0])(*_means(losses)), _trained_variables(), _means(gradients)
+
+
 def build_training(
     *,
     family,
@@ -236,12 +288,14 @@ def build_training(
     patch,
     average,
     quantisation="noise",
+    placement=SINGLE,
 ):
     """Builds one training step in the current graph.
 
     A step whose gradients have a norm that is not finite changes nothing. ``average`` is the decay
     of the weights' moving averages, 0 for none: at a high learning rate the averages are as good
-    as weights from a much lower one.
+    as weights from a much lower one. ``placement`` says which devices share a step; ``batch`` is
+    a multiple of their number.
 
     Returns:
       ``TrainingGraph``: placeholders ``x`` (uint8, (batch, patch, patch, 3)), ``step`` (int64),
@@ -255,41 +309,40 @@ def build_training(
     step = tf.placeholder(tf.int64, (), "step")
     learning_rate = tf.placeholder(tf.float32, (), "learning_rate")
     clip_norm = tf.placeholder(tf.float32, (), "clip_norm")
-    with _shared_variables():
-        losses = noisy_losses(
-            tf.cast(x, tf.float32) / PEAK,
-            step,
-            family=family,
-            num_filters=num_filters,
-            lmbda=lmbda,
-            metric=metric,
-            precision=precision,
-            seed=seed,
-            quantisation=quantisation,
-        )
-    # The quantiles are solved for at export, so they take no part.
-    variables = [v for v in tf.trainable_variables() if not v.op.name.endswith("/quantiles")]
-    gradients = tf.gradients(losses.loss, variables)
-    norm = tf.global_norm(gradients)
-    shrink = tf.minimum(1.0, clip_norm / norm)
-    clipped = [shrink * gradient for gradient in gradients]
-    maker = make_optimizer(optimizer, learning_rate, variables, num_filters)
-    finite = tf.is_finite(norm) & tf.is_finite(losses.loss)
-
-    averages = _averages_of(variables) if average else []
-
-    def update():
-        applied = maker.apply_gradients(zip(clipped, variables))
-        with tf.control_dependencies([applied]):
-            return tf.group(_update_averages(averages, variables, average, step), applied)
-
-    train = tf.cond(finite, update, tf.no_op)
-    suspects = collections.OrderedDict(
-        (name, tf.is_finite(value)) for name, value in losses._asdict().items() if name != "loss"
+    losses, variables, gradients = _replicated_losses(
+        x,
+        step,
+        placement,
+        family=family,
+        num_filters=num_filters,
+        lmbda=lmbda,
+        metric=metric,
+        precision=precision,
+        seed=seed,
+        quantisation=quantisation,
     )
-    for variable, gradient in zip(variables, gradients):
-        suspects[f"gradient of {variable.op.name}"] = tf.reduce_all(tf.is_finite(gradient))
-    start_averages = tf.group([a.assign(v) for a, v in zip(averages, variables)])
+    with tf.device(placement.home):
+        norm = tf.global_norm(gradients)
+        shrink = tf.minimum(1.0, clip_norm / norm)
+        clipped = [shrink * gradient for gradient in gradients]
+        maker = make_optimizer(optimizer, learning_rate, variables, num_filters)
+        finite = tf.is_finite(norm) & tf.is_finite(losses.loss)
+        averages = _averages_of(variables) if average else []
+
+        def update():
+            applied = maker.apply_gradients(zip(clipped, variables))
+            with tf.control_dependencies([applied]):
+                return tf.group(_update_averages(averages, variables, average, step), applied)
+
+        train = tf.cond(finite, update, tf.no_op)
+        suspects = collections.OrderedDict(
+            (name, tf.is_finite(value))
+            for name, value in losses._asdict().items()
+            if name != "loss"
+        )
+        for variable, gradient in zip(variables, gradients):
+            suspects[f"gradient of {variable.op.name}"] = tf.reduce_all(tf.is_finite(gradient))
+        start_averages = tf.group([a.assign(v) for a, v in zip(averages, variables)])
     return TrainingGraph(
         x,
         step,

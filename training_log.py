@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+import images
 import metrics
 
 LOG_COLUMNS = [
@@ -27,28 +28,48 @@ def psnr(mse):
 
 
 class Table:
-    """A CSV file that rows are appended to."""
+    """A CSV file that rows are appended to; rows that a full disk refuses are written later."""
 
     def __init__(self, path, columns, last_step):
-        """Opens the file and drops what an interrupted run wrote after its last checkpoint."""
+        """Reads the file and drops what an interrupted run wrote after its last checkpoint."""
         rows = []
         if path.is_file() and last_step > 0:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.reader(file)][1:]
         rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
-        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 (see close)
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerows([columns, *rows])
-        self._file.flush()
+        self._path, self._complained = path, False
+        images.atomic_write(path, self._text([columns, *rows]))
+        self._size, self._pending = path.stat().st_size, b""
+
+    @staticmethod
+    def _text(rows):
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(rows)
+        return buffer.getvalue().encode()
 
     def append(self, *row):
         """Adds a row; floats get six significant digits."""
-        self._writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-        self._file.flush()
+        row = [f"{v:.6g}" if isinstance(v, float) else v for v in row]
+        self._pending += self._text([row])
+        self._write()
+
+    def _write(self):
+        try:
+            with open(self._path, "r+b") as file:
+                file.truncate(self._size)  # what an attempt before left behind
+                file.seek(self._size)
+                file.write(self._pending)
+        except OSError as error:
+            if not self._complained:
+                print(f"{self._path} waits for its rows ({error}); training goes on.", flush=True)
+            self._complained = True
+            return
+        self._size, self._pending = self._size + len(self._pending), b""
 
     def close(self):
-        """Closes the file."""
-        self._file.close()
+        """Writes what could not be written before."""
+        if self._pending:
+            self._write()
 
 
 class Averages:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,9 +15,11 @@ from tqdm import tqdm
 
 import factorized_prior
 import models_io
+import training_cluster
 import training_graph
 import training_init
 from metrics import to_db
+from training_checkpoints import Checkpoints
 from training_data import Batches
 from training_log import (
     LOG_COLUMNS,
@@ -28,12 +31,26 @@ from training_log import (
     plot_run,
     psnr,
 )
+from training_settings import fraction_done
 
 LOG_EVERY = 50  # steps, averaged in a row of log.csv
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the run stops
-CHECKPOINTS = 2  # kept
 SHOWN_CROPS = 4  # reconstructions in TensorBoard at each validation
 NORM_DECAY = 0.99  # of the running mean of the gradients' norm
+LOSSES_IN_A_ROW = 3  # of the same step on several machines, before the run stops
+
+
+def _reason(error):
+    """The part of a TensorFlow error that says what happened, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.lstrip("= ") for line in lines if line and line != "Graph execution error:"]
+    lines = list(filter(None, lines))
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+def _close_lost(session):
+    with contextlib.suppress(tf.errors.OpError):
+        session.close()
 
 
 class TrainingStopped(RuntimeError):
@@ -60,6 +77,9 @@ class Run:
         valid_every=2000,
         save_seconds=600.0,
         threads=0,
+        end=1.0,
+        placement=training_cluster.SINGLE,
+        cluster=None,
     ):
         """Builds the graph and restores the newest checkpoint, or initialises.
 
@@ -72,76 +92,86 @@ class Run:
           valid_every: steps between validations.
           save_seconds: time between checkpoints.
           threads: of TensorFlow, 0 for all cores.
+          end: share of the training at which to stop, with a checkpoint, below 1 for a part.
+          placement: ``training_cluster.Placement`` of the step.
+          cluster: ``training_cluster.Cluster`` of several machines, started; None for this one.
         """
         self._folder, self._settings, self._photographs = folder, settings, photographs
         self._crops, self._valid_every, self._save_seconds = crops, valid_every, save_seconds
-        self._stop_signal = None
-        self.step, self.seconds, self.refused, self._norm = 0, 0.0, 0, 0.0
+        self._end, self._placement, self._cluster = end, placement, cluster
+        self._init_from, self._config = init_from, training_graph.session_config(threads)
+        self._stop_signal, self._lost_in_a_row = None, 0
+        self._log = self._valid = self._summaries = None
         self._graph = tf.Graph()
-        with self._graph.as_default():
+        with self._graph.as_default(), tf.device(placement.host):
             tf.set_random_seed(settings["seed"])
             self._build()
-            self._session = tf.Session(config=training_graph.session_config(threads))
-            self._start(init_from)
-        more = MS_SSIM_COLUMNS if settings["metric"] == "ms-ssim" else []
-        self._log = Table(folder / "log.csv", LOG_COLUMNS + more, self.step)
-        self._valid = Table(folder / "valid.csv", VALID_COLUMNS + more, self.step)
-        self._summaries = Summaries(folder / "tensorboard", self.step)
+        self._open_session()
+        self._start()
+
+    def _open_session(self, alone=False):
+        config, target = self._config, ""
+        if self._cluster:
+            config, target = self._cluster.session_config(config, alone), self._cluster.target
+        self._session = tf.Session(target, graph=self._graph, config=config)
+
+    def _open_logs(self):
+        if self._log:
+            self._close_logs()
+        more = MS_SSIM_COLUMNS if self._settings["metric"] == "ms-ssim" else []
+        self._log = Table(self._folder / "log.csv", LOG_COLUMNS + more, self.step)
+        self._valid = Table(self._folder / "valid.csv", VALID_COLUMNS + more, self.step)
+        self._summaries = Summaries(self._folder / "tensorboard", self.step)
 
     def _build(self):
         settings = self._settings
         model = {key: settings[key] for key in ("family", "num_filters", "lmbda", "metric")}
         keys = ("precision", "optimizer", "seed", "batch", "patch", "average", "quantisation")
         rest = {key: settings[key] for key in keys}
+        rest["placement"] = self._placement
         self._training = training_graph.build_training(**model, **rest)
         self._validation = training_graph.build_validation(**model)
-        with tf.variable_scope("progress"):
-            kinds = {
-                "step": tf.int64,
-                "seconds": tf.float64,
-                "refused": tf.int64,
-                "norm": tf.float64,
-            }
-            self._progress = {
-                name: tf.get_variable(name, (), kind, tf.initializers.zeros(), trainable=False)
-                for name, kind in kinds.items()
-            }
-        self._saver = tf.train.Saver(max_to_keep=CHECKPOINTS, save_relative_paths=True)
-        # The optimiser's state is left out: best weights are exported, not trained on.
-        scope = f"{training_graph.AVERAGE_SCOPE}/"
-        kept = [v for v in tf.global_variables() if v.op.name.startswith(scope)]
-        kept += tf.trainable_variables() + list(self._progress.values())
-        self._best_saver = tf.train.Saver(kept, max_to_keep=None)
+        self._checkpoints = Checkpoints(self._folder, self._placement.home)
+        self._initialiser = tf.global_variables_initializer()
+        if self._cluster:
+            initialised = [tf.is_variable_initialized(v) for v in tf.global_variables()]
+            self._all_set = tf.reduce_all(tf.stack(initialised))
 
-    def _start(self, init_from):
+    def _start(self):
+        """Restores the newest checkpoint, or initialises; opens the logs there."""
+        self.step, self.seconds, self.refused, self._norm = 0, 0.0, 0, 0.0
         checkpoint = models_io.latest_checkpoint(self._folder)
-        if checkpoint is None:
-            self._session.run(tf.global_variables_initializer())
-            if init_from is not None:
-                variables = tf.trainable_variables()
-                taken, adapted, new = training_init.transfer(self._session, variables, init_from)
-                print(
-                    f"Took {len(taken)} variables from {init_from}, adapted {len(adapted)} to this "
-                    f"family; {len(new)} start anew."
-                )
-                for kind, names in (("adapted", adapted), ("new", new)):
-                    for name in names:
-                        print(f"  {kind}: {name}")
-            self._session.run(self._training.start_averages)
-            return
-        try:
-            self._saver.restore(self._session, checkpoint)
-        except (tf.errors.OpError, ValueError) as error:
-            raise ValueError(
-                f"The checkpoint {checkpoint} is damaged or from another version of train.py; "
-                f"start a new run with --init-from {self._folder}."
-            ) from error
-        kept = tf.train.get_checkpoint_state(str(self._folder)).all_model_checkpoint_paths
-        self._saver.recover_last_checkpoints(kept)
-        progress = self._session.run(self._progress)
+        with self._graph.as_default(), tf.device(self._placement.host):
+            if checkpoint is None:
+                self._initialise()
+            else:
+                self._restore(checkpoint)
+        self._open_logs()
+
+    def _initialise(self):
+        self._session.run(self._initialiser)
+        if self._init_from is not None:
+            variables = tf.trainable_variables()
+            moved = training_init.transfer(self._session, variables, self._init_from)
+            taken, adapted, new = moved
+            print(
+                f"Took {len(taken)} variables from {self._init_from}, adapted {len(adapted)} to "
+                f"this family; {len(new)} start anew."
+            )
+            for kind, names in (("adapted", adapted), ("new", new)):
+                for name in names:
+                    print(f"  {kind}: {name}")
+        self._session.run(self._training.start_averages)
+
+    def _restore(self, checkpoint):
+        progress = self._checkpoints.restore(self._session, checkpoint)
         self.step, self.refused = int(progress["step"]), int(progress["refused"])
         self.seconds, self._norm = float(progress["seconds"]), float(progress["norm"])
-        print(f"Resumed at step {self.step} after {self.seconds / 3600:.2f} hours.")
+        print(f"Resumed at step {self.step} after {self.seconds / 3600:.2f} hours.", flush=True)
+
+    def _progress(self):
+        values = (self.step, self.seconds, self.refused, self._norm)
+        return dict(zip(("step", "seconds", "refused", "norm"), values))
 
     def save(self):
         """Writes a checkpoint; the previous one stays if this fails.
@@ -149,56 +179,17 @@ class Run:
         Returns:
           None, or what went wrong in words.
         """
-        return self._save(self._saver, "step")
-
-    def _save(self, saver, kind, **options):
-        values = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "refused": self.refused,
-            "norm": self._norm,
-        }
-        variables = [self._progress[name] for name in values]
-        models_io.set_variables(self._session, variables, values.values())
-        prefix = str(self._folder / kind)
-        try:
-            with self._graph.as_default():
-                saver.save(self._session, prefix, self.step, write_meta_graph=False, **options)
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            self._remove(f"{kind}-{self.step}.*")
-            return str(error).strip().splitlines()[0]
-        return None
-
-    def _remove(self, pattern, keep=None):
-        for part in self._folder.glob(pattern):
-            if part.stem != keep:
-                with contextlib.suppress(OSError):
-                    part.unlink()
-
-    def _keep_if_best(self, row):
-        """Saves the weights if no validation before (a dict like a row of valid.csv) was better."""
-        best = models_io.best_checkpoint(self._folder)[1]
-        if best and best["loss"] <= row["loss"]:
-            return
-        error = self._save(self._best_saver, "best", write_state=False)
-        if error:
-            print(f"Best weights not saved, the previous ones stay: {error}")
-            return
-        # In this order, so that the record always names a whole checkpoint.
-        models_io.write_json(self._folder / models_io.BEST_RECORD, row)
-        self._remove("best-*.*", keep=f"best-{self.step}")
+        return self._checkpoints.save(self._session, self._progress())
 
     def fraction(self):
         """Share of the training that is done, by steps or by hours."""
-        if self._settings["steps"] is not None:
-            return self.step / self._settings["steps"]
-        return self.seconds / (3600 * self._settings["hours"])
+        return fraction_done(self._settings, self.step, self.seconds)
 
     def train(self):
-        """Trains until the end, or until a signal asks to leave; saves in both cases.
+        """Trains to the end of the run or part, or until a signal asks to leave; saves then.
 
         Returns:
-          Whether the training is complete.
+          Whether the end was reached.
 
         Raises:
           TrainingStopped: several steps in a row were not finite, or the last save failed.
@@ -206,16 +197,14 @@ class Run:
         if self.fraction() >= 1:
             print("This run is complete; extend --steps or --hours to go on.")
             return True
-        batches = Batches(
-            self._photographs, self._settings["batch"], self._settings["seed"], self.step
-        )
+        self._batches = self._new_batches()
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            self._loop(batches)
+            self._loop()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            batches.close()
+            self._batches.close()
         error = self.save()
         plot_run(self._folder, self._folder / "log.png")
         if error:
@@ -230,15 +219,73 @@ class Run:
         self._stop_signal = signal.Signals(number).name
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
 
-    def _loop(self, batches):
+    def _new_batches(self):
+        batch, patch, seed = (self._settings[key] for key in ("batch", "patch", "seed"))
+        return Batches(self._photographs, batch, patch, seed, self.step)
+
+    def _reconnect(self, error):
+        """Goes on with a lost machine's successor: from this step, or the last checkpoint.
+
+        The weights live on the parameter server: where that was lost they are restored. What was
+        lost in the middle of an update may be updated twice, which is one more step for it.
+        """
+        while True:
+            self._lost_in_a_row += 1
+            reason = _reason(error)
+            if self._lost_in_a_row > LOSSES_IN_A_ROW:
+                raise TrainingStopped(
+                    f"Step {self.step} failed {self._lost_in_a_row} times in a row ({reason}); "
+                    "the last checkpoint is kept."
+                ) from error
+            print(f"Step {self.step} was lost: {reason}", flush=True)
+            try:
+                return self._reopen()
+            except tf.errors.OpError as again:
+                error = again
+
+    def _reopen(self):
+        # Its closing waits, for minutes, for what the lost machine was asked for.
+        threading.Thread(target=_close_lost, args=(self._session,), daemon=True).start()
+        if not self._cluster.wait(lambda: self._stop_signal is not None):
+            self._reach_the_weights()
+            return
+        self._open_session()
+        if not self._session.run(self._all_set):
+            self._start()
+        self._batches.close()
+        self._batches = self._new_batches()
+        print(f"All machines answer; training goes on at step {self.step}.", flush=True)
+
+    def _reach_the_weights(self):
+        """Prepares saving without lost workers: for a graph of the same variables and no more."""
+        variables = self._graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES)
+        self._graph = tf.Graph()
+        with self._graph.as_default(), tf.device(self._placement.home):
+            for v in variables:
+                if not Checkpoints.owns(v):
+                    tf.get_variable(v.op.name, v.shape, v.dtype.base_dtype, trainable=v.trainable)
+            with tf.device(self._placement.host):
+                self._checkpoints = Checkpoints(self._folder, self._placement.home)
+        self._open_session(alone=True)
+
+    def _loop(self):
         tty = sys.stderr.isatty()
         total = self._settings["steps"]
         bar = tqdm(total=total, initial=self.step, disable=not tty, unit="step")
-        averages, in_a_row = Averages(batches.waited), 0
+        averages, in_a_row = Averages(self._batches.waited), 0
         clock = saved = time.monotonic()
         with bar:
-            while self.fraction() < 1 and self._stop_signal is None:
-                values = self._one_step(batches.next())
+            while self.fraction() < self._end and self._stop_signal is None:
+                try:
+                    values = self._one_step(self._batches.next())
+                    self._lost_in_a_row = 0
+                except tf.errors.OpError as error:
+                    if not self._cluster:
+                        raise
+                    self._reconnect(error)
+                    bar.n, averages = self.step, Averages(self._batches.waited)
+                    clock = time.monotonic()  # waiting is no training
+                    continue
                 now = time.monotonic()
                 self.seconds, clock = self.seconds + now - clock, now
                 in_a_row = 0 if values else in_a_row + 1
@@ -251,17 +298,17 @@ class Run:
                     )
                 bar.update()
                 if len(averages) >= LOG_EVERY:
-                    self._report(averages, batches.waited, bar, tty)
-                    averages = Averages(batches.waited)
-                if self.step % self._valid_every == 0 or self.fraction() >= 1:
-                    self._validate()
+                    self._report(averages, bar, tty)
+                    averages = Averages(self._batches.waited)
+                if self.step % self._valid_every == 0 or self.fraction() >= self._end:
+                    self._validate_unless_lost()
                 if time.monotonic() - saved >= self._save_seconds:
                     error = self.save()
                     if error:
                         print(f"Checkpoint not saved, the previous one stays: {error}")
                     saved = time.monotonic()
             if len(averages):
-                self._report(averages, batches.waited, bar, tty)
+                self._report(averages, bar, tty)
 
     def _one_step(self, pixels):
         """One step; returns what is logged, or None if it was refused."""
@@ -291,8 +338,9 @@ class Run:
             return None
         return (norm, learning_rate, *losses)
 
-    def _report(self, averages, waited, bar, tty):
-        (norm, rate, loss, bpp_y, bpp_z, mse, *ms_ssim), speed, waiting = averages.take(waited)
+    def _report(self, averages, bar, tty):
+        means, speed, waiting = averages.take(self._batches.waited)
+        norm, rate, loss, bpp_y, bpp_z, mse, *ms_ssim = means
         pixels = speed * self._settings["batch"] * self._settings["patch"] ** 2
         db = psnr(mse)
         row = [
@@ -314,6 +362,14 @@ class Run:
         else:
             remaining = self.seconds * (1 / max(self.fraction(), 1e-9) - 1) / 3600
             print(f"step {self.step}: {text}, {remaining:.2f} h to go", flush=True)
+
+    def _validate_unless_lost(self):
+        try:
+            self._validate()
+        except tf.errors.OpError as error:
+            if not self._cluster:
+                raise
+            print(f"No validation: {_reason(error)}", flush=True)
 
     def _validate(self):
         """Appends the mean over the validation crops, coded as in reality, to valid.csv."""
@@ -341,11 +397,15 @@ class Run:
         shown = [x_hat[0] for _, x_hat in coded[:SHOWN_CROPS]]
         self._summaries.images("validation", shown, self.step)
         print(f"step {self.step}: {text}", flush=True)
-        self._keep_if_best(dict(zip(VALID_COLUMNS + MS_SSIM_COLUMNS, row)))
+        row = dict(zip(VALID_COLUMNS + MS_SSIM_COLUMNS, row))
+        self._checkpoints.keep_if_best(self._session, self._progress(), row)
 
     def close(self):
         """Closes the session and the logs."""
         self._session.close()
+        self._close_logs()
+
+    def _close_logs(self):
         self._log.close()
         self._valid.close()
         self._summaries.close()

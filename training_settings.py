@@ -13,6 +13,7 @@ DEFAULTS = {
     "metric": "mse",
     "batch": 8,
     "patch": 128,
+    "final_patch": None,
     "precision": "bfloat16",
     "optimizer": "soap",
     "learning_rate": None,  # LEARNING_RATES
@@ -29,7 +30,9 @@ DEFAULTS = {
 # Defaults that differ; five scales of MS-SSIM do not fit into the next smaller patch.
 BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
 DATA_KEYS = ("data", "images", "valid")  # what a record says about the data
-EXTENDABLE = ("steps", "hours")  # what a resumed run may change
+EXTENDABLE = ("steps", "hours")  # the length; a resumed run may change it
+CHANGEABLE = (*EXTENDABLE, "final_patch")
+FINAL_FROM = 0.8  # share of the training from which crops have the final patch
 
 
 def fail_if(condition, message):
@@ -62,7 +65,7 @@ def resolve_settings(given, recorded):
     fail_if(unknown, f"The run's settings.json has unknown settings: {', '.join(unknown)}.")
     settings = complete(recorded) if recorded else known
     for key, value in given.items():
-        if recorded and key not in EXTENDABLE and settings[key] != value:
+        if recorded and key not in CHANGEABLE and settings[key] != value:
             raise ValueError(
                 f"This run was started with {key} {settings[key]}, not {value}; leave the option "
                 "out, or choose another --name."
@@ -74,6 +77,27 @@ def resolve_settings(given, recorded):
         settings["learning_rate"] = LEARNING_RATES[settings["optimizer"]]
     check_settings(settings)
     return settings
+
+
+def fraction_done(settings, step, seconds):
+    """Share of the training that is done after so many steps and seconds."""
+    if settings["steps"] is not None:
+        return step / settings["steps"]
+    return seconds / (3600 * settings["hours"])
+
+
+def stages(settings):
+    """The parts of a training with crops of one size.
+
+    Returns:
+      List of (share of the training at which the part ends, settings of the part). In the last
+      fifth crops may be larger, and so many fewer in a step that its pixels stay about the same.
+    """
+    patch, final, batch = (settings[key] for key in ("patch", "final_patch", "batch"))
+    if final in (None, patch):
+        return [(1.0, settings)]
+    fewer = max(1, round(batch * patch**2 / final**2))
+    return [(FINAL_FROM, settings), (1.0, {**settings, "patch": final, "batch": fewer})]
 
 
 def check_settings(settings):
@@ -88,10 +112,15 @@ def check_settings(settings):
     fail_if(not 0 <= average < 1, f"An --average from 0 to below 1 expected, got {average}.")
     for key in ("warmup", "seed"):
         fail_if(settings[key] < 0, f"A {key} of 0 or more expected, got {settings[key]}.")
-    patch = settings["patch"]
+    patch, final = settings["patch"], settings["final_patch"]
     fail_if(
         patch <= 0 or patch % network.STRIDE,
         f"A --patch that is a positive multiple of {network.STRIDE} expected, got {patch}.",
+    )
+    fail_if(
+        final is not None and (final < patch or final % network.STRIDE),
+        f"A --final-patch that is a multiple of {network.STRIDE} from --patch {patch} up expected, "
+        f"got {final}.",
     )
     if settings["metric"] == "ms-ssim":
         check_ms_ssim(settings)

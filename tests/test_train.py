@@ -95,7 +95,7 @@ def test_data_skips_what_cannot_be_used(folder, tmp_path):
     photographs = training_data.Photographs(paths, 64, 1 << 30, 2, said.append)
     assert len(photographs) == 6 and photographs.too_small == 1
     assert len(said) == 1 and "broken.jpg" in said[0]
-    assert photographs.batch(7, 1, 0).shape == (7, 64, 64, 3)
+    assert photographs.batch(7, 64, 1, 0).shape == (7, 64, 64, 3)
     photographs.close()
 
 
@@ -104,10 +104,10 @@ def test_batches_do_not_depend_on_memory_or_on_where_they_start(folder):
     cached = training_data.Photographs(paths, 64, 1 << 30, 2)
     decoded = training_data.Photographs(paths, 64, 40_000, 2)
     assert cached.in_memory == 5 and decoded.in_memory == 1
-    wanted = [cached.batch(3, 5, step) for step in range(4)]
+    wanted = [cached.batch(3, 64, 5, step) for step in range(4)]
     assert not np.array_equal(wanted[0], wanted[1])
     for photographs, start in ((cached, 0), (decoded, 0), (cached, 2)):
-        batches = training_data.Batches(photographs, 3, 5, start)
+        batches = training_data.Batches(photographs, 3, 64, 5, start)
         for step in range(start, 4):
             np.testing.assert_array_equal(batches.next(), wanted[step])
         batches.close()
@@ -119,7 +119,7 @@ def test_epochs_show_each_image_once(folder):
     photographs = training_data.Photographs(training_data.find_images(folder), 96, 1 << 30, 2)
     stored = [photographs._decoded(i) for i in range(5)]
     found = []
-    for crop in photographs.batch(5, 3, 2):
+    for crop in photographs.batch(5, 96, 3, 2):
         for index, pixels in enumerate(stored):
             flipped = [pixels[::a, ::b] for a in (1, -1) for b in (1, -1)]
             shifts = [f[:, s : s + 96] for f in flipped for s in range(17)]
@@ -260,7 +260,7 @@ def test_export_again_gives_the_same_model(finished, folder):
 def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
 
-    def interrupted(self, batches, loop=training_loop.Run._loop, step=training_loop.Run._one_step):
+    def interrupted(self, loop=training_loop.Run._loop, step=training_loop.Run._one_step):
         def three(pixels):
             values = step(self, pixels)
             if self.step == 3:
@@ -268,7 +268,7 @@ def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
             return values
 
         self._one_step = three
-        loop(self, batches)
+        loop(self)
 
     assert threading.current_thread() is threading.main_thread()  # where signals arrive
     with monkeypatch.context() as patch:
@@ -380,6 +380,39 @@ def test_two_checkpoints_are_kept_over_a_resume(folder, tmp_path):
     assert weights_of(runs / "tiny")["weight"] == 3
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_the_last_fifth_has_larger_crops(tmp_path, monkeypatch, capsys):
+    large, runs = tmp_path / "large", tmp_path / "runs"
+    (large / "more").mkdir(parents=True)
+    for name in ("0.png", "1.png", "more/2.png"):
+        Image.fromarray(photograph(0, 130, 140)).save(large / name)
+    Image.fromarray(photograph(0)).save(large / "small.png")  # fits the first crops only
+    seen, batch = [], training_data.Photographs.batch
+
+    def noted(self, size, patch, seed, step):
+        seen.append((step, size, patch))
+        return batch(self, size, patch, seed, step)
+
+    monkeypatch.setattr(training_data.Photographs, "batch", noted)
+    options = ("--batch", "8", "--final-patch", "128")
+    assert command(large, runs, *options, "--steps", "5") == 0
+    parts = {patch: min(s for s in seen if s[2] == patch) for *_, patch in seen}
+    assert parts == {64: (0, 8, 64), 128: (4, 2, 128)}
+    said = capsys.readouterr().out
+    assert "Resumed at step 4" in said and "skipped 1 smaller than 128x128" in said
+    assert weights_of(runs / "tiny")["progress/step"] == 5
+    seen.clear()
+    assert command(large, runs, *options, "--steps", "6") == 0  # starts in the second part
+    assert {patch for *_, patch in seen} == {128}
+
+
+@pytest.mark.parametrize("final", ["0", "32", "100"])
+def test_final_patches_out_of_range_are_refused(final, folder, tmp_path, capsys):
+    options = ("--steps", "5", "--final-patch", final)
+    assert command(folder, tmp_path / "runs", *options) == 2
+    assert "multiple of 64 from --patch 64 up expected" in capsys.readouterr().err
+
+
 def test_logs_drop_what_came_after_the_checkpoint(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("step,loss\n50,3\n100,2\n150,1\n20")
@@ -387,6 +420,22 @@ def test_logs_drop_what_came_after_the_checkpoint(tmp_path):
     table.append(150, 0.5)
     table.close()
     assert path.read_text() == "step,loss\n50,3\n100,2\n150,0.5\n"
+
+
+def test_rows_that_cannot_be_written_are_written_later(tmp_path, capsys):
+    path, away = tmp_path / "log.csv", tmp_path / "away.csv"
+    table = training_log.Table(path, ["step", "loss"], 0)
+    table.append(50, 3.0)
+    path.rename(away)  # stands for a full disk
+    table.append(100, 2.0)
+    table.append(150, 1.0)
+    assert capsys.readouterr().out.count("waits for its rows") == 1
+    away.rename(path)
+    with open(path, "a") as file:
+        file.write("100,2")  # what an attempt left behind
+    table.append(200, 0.5)
+    table.close()
+    assert path.read_text() == "step,loss\n50,3\n100,2\n150,1\n200,0.5\n"
 
 
 def test_init_from_refuses_what_is_no_model(folder, tmp_path, capsys):

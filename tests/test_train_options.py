@@ -9,10 +9,10 @@ from test_train import command, photograph, quick_sessions, rows_of  # noqa: F40
 import models
 import network
 import train
+import training_checkpoints
 import training_graph
 import training_init
 import training_log
-import training_loop
 import training_metric
 
 NUM_FILTERS = 8
@@ -165,12 +165,12 @@ def test_a_plot_that_cannot_be_drawn_stops_nothing(tmp_path, capsys):
 
 def test_the_best_weights_are_kept_and_exported(large, tmp_path, monkeypatch, capsys):
     runs, step_losses = tmp_path / "runs", {1: 5.0, 2: 3.0, 3: 4.0, 4: 6.0}
-    keep = training_loop.Run._keep_if_best
+    keep = training_checkpoints.Checkpoints.keep_if_best
 
-    def forced(self, row):
-        keep(self, {**row, "loss": step_losses[row["step"]]})
+    def forced(self, session, progress, row):
+        keep(self, session, progress, {**row, "loss": step_losses[row["step"]]})
 
-    monkeypatch.setattr(training_loop.Run, "_keep_if_best", forced)
+    monkeypatch.setattr(training_checkpoints.Checkpoints, "keep_if_best", forced)
     options = ("--valid-every", "1", "--learning-rate", "1e-2")
     assert command(large, runs, *options, "--steps", "3") == 0
     assert command(large, runs, *options, "--steps", "4") == 0  # knows the best one of before
