@@ -1,14 +1,23 @@
 """Compresses images: python encoder.py [FILES OR FOLDERS] [--model NAME] [-o images/]
+                   python encoder.py [FILES OR FOLDERS] --target-bpp 0.3
 
 Writes one .glic file per image and prints a line for each: size in bits per pixel from the real
 file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last line is the mean.
 """
 
-import commandline  # first: it says what is missing
+import commandline  # isort: skip  (first: it says what is missing)
+import collections
+import functools
 
-import tqdm  # isort: skip
+import tqdm
+
+import targets
 
 LARGE_SAMPLES = 12_000_000  # of a picture: 4 megapixels in colour
+
+# A coded image: the ``Codec``, its ``Latents``, the file's bytes, notes for the report line,
+# whether Ctrl-C ended the search of --effort, and the decoded pixels where they are known.
+Coded = collections.namedtuple("Coded", "codec latents data notes interrupted restored")
 
 
 def parse_arguments():
@@ -17,9 +26,11 @@ def parse_arguments():
     commandline.add_file_options(parser, commandline.ROOT / "valid", "images")
     parser.add_argument(
         "--model",
+        action="append",
         metavar="NAME",
-        help="folder in models/, or path of one; models differ in rate and quality (default: "
-        f"{commandline.DEFAULT_MODEL})",
+        help="folder in models/, or path of one; models differ in rate and quality; with a target "
+        f"to choose by, it may be given several times (default: {commandline.DEFAULT_MODEL}, with "
+        "a target all that were trained for MSE)",
     )
     parser.add_argument(
         "--no-metrics",
@@ -39,6 +50,7 @@ def parse_arguments():
     parser.add_argument(
         "--lmbda",
         type=float,
+        metavar="X",
         help="weight of the distortion in that search (default: the model's own; needed with "
         "--checkpoint)",
     )
@@ -49,6 +61,7 @@ def parse_arguments():
         "from the disk; takes as long as decoding without the synthesis network",
     )
     commandline.add_memory_option(parser)
+    targets.add_options(parser)
     commandline.add_model_options(parser)
     return parser.parse_args()
 
@@ -61,7 +74,39 @@ def load_codec(args):
     codec = commandline.checkpoint_codec(args, memory_budget=budget)
     if codec and args.model:
         raise commandline.UsageError("--model or --checkpoint expected, got both.")
-    return codec or Codec.load(args.model or commandline.DEFAULT_MODEL, memory_budget=budget)
+    if args.model and len(args.model) > 1:
+        raise commandline.UsageError(
+            "One --model expected where there is no --target-bpp or --target-psnr to choose by, "
+            f"got {', '.join(args.model)}."
+        )
+    name = args.model[0] if args.model else commandline.DEFAULT_MODEL
+    return codec or Codec.load(name, memory_budget=budget)
+
+
+def make_chooser(target, args):
+    """The ``targets.Chooser`` that codes images."""
+    from codec import Codec
+
+    budget = commandline.memory_budget(args)
+    chosen_from = targets.candidates(args.model)
+
+    def load(candidate):
+        left = targets.memory_left(budget, chosen_from, candidate)
+        codec = Codec.load(candidate.folder, memory_budget=left)
+        return functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
+
+    return targets.Chooser(target, chosen_from, load)
+
+
+def make_coder(args):
+    """What codes images, a function of (path, pixels) that returns ``Coded``, and its title."""
+    target = targets.of_options(args)
+    if target:
+        chooser = make_chooser(target, args)
+        return chooser, str(chooser)
+    codec = load_codec(args)
+    coder = functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
+    return coder, f"{codec.model.name}: {codec.family}, {codec.num_filters} filters"
 
 
 def make_refiner(codec, args):
@@ -106,49 +151,70 @@ def ms_ssim_of(pixels, restored):
     return None if None in values else sum(values) / len(values)
 
 
-def encode_file(
-    codec, path, output, with_metrics, refiner=None, level=0, *, verify=False, overwrite=True
-):
-    """Compresses one image.
+def code_image(codec, refiner, level, path, pixels):
+    """Compresses pixels with one model.
 
-    With a ``refine.Refiner`` and a level from 1 to 9 its latents are refined first; Ctrl-C then
-    ends the search, and the best file so far is written before KeyboardInterrupt is raised.
-    With ``verify`` the file is decoded first, see verify.py. Without ``overwrite`` an ``output``
-    that exists is kept and commandline.OutputExists raised.
+    Args:
+      codec: ``codec.Codec``.
+      refiner: ``refine.Refiner`` of it, or None.
+      level: of the refinement, 1 to 9.
+      path: of the image, for a progress bar.
+      pixels: uint8 (H, W, 3), or grey (H, W).
 
     Returns:
-      Dict of ``height``, ``width``, ``bpp``, ``notes`` (what reading changed), and with metrics
-      ``psnr`` (dB) and ``ms_ssim`` (None for images with a side under 161 pixels).
+      ``Coded``. Where Ctrl-C ended the refinement, it is the best so far.
+    """
+    if refiner:
+        refined = refine_latents(refiner, level, path, pixels)
+        note = f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}"
+        return Coded(codec, refined.latents, refined.data, (note,), refined.interrupted, None)
+    latents = codec.analyse(pixels)
+    data = codec.encode(latents, *pixels.shape[:2], pixels.ndim == 2)
+    return Coded(codec, latents, data, (), False, None)
+
+
+def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=True):
+    """Compresses one image.
+
+    Where Ctrl-C ended a refinement, the best file so far is written before KeyboardInterrupt is
+    raised. With ``verify`` the file is decoded first, see verify.py. Without ``overwrite`` an
+    ``output`` that exists is kept and commandline.OutputExists raised.
+
+    Args:
+      code: from ``make_coder``.
+      path, output: of the image and the ``.glic`` file.
+      with_metrics: whether to measure the quality.
+      verify, overwrite: see above.
+
+    Returns:
+      Dict of ``height``, ``width``, ``bpp``, ``model`` (its name), ``notes`` (what was
+      changed in reading, what --effort gained), and with metrics ``psnr`` (dB) and ``ms_ssim``
+      (None for images with a side under 161 pixels).
     """
     import images
     import metrics
 
     pixels, notes = images.read_image(path)
     height, width = pixels.shape[:2]
-    grey = pixels.ndim == 2
-    if refiner:
-        refined = refine_latents(refiner, level, path, pixels)
-        latents, data = refined.latents, refined.data
-        notes = (*notes, f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}")
-    else:
-        latents = codec.analyse(pixels)
-        data = codec.encode(latents, height, width, grey)
+    codec, latents, data, more_notes, interrupted, restored = code(path, pixels)
     if verify:
         from verify import write
 
         write(codec, data, latents, output, overwrite)
     else:
         commandline.publish(lambda p: images.atomic_write(p, data), output, overwrite)
-    if refiner and refined.interrupted:
+    if interrupted:
         raise KeyboardInterrupt
     result = {
         "height": height,
         "width": width,
         "bpp": 8 * len(data) / (height * width),
-        "notes": notes,
+        "model": codec.model.name,
+        "notes": (*notes, *more_notes),
     }
     if with_metrics:
-        restored = codec.synthesise(latents, height, width, grey)
+        if restored is None:
+            restored = codec.synthesise(latents, height, width, pixels.ndim == 2)
         result["psnr"] = metrics.psnr(pixels, restored)
         result["ms_ssim"] = ms_ssim_of(pixels, restored)
     return result
@@ -163,13 +229,15 @@ def format_quality(psnr, ms_ssim):
     return f"  PSNR {psnr:6.3f} dB  MS-SSIM {ms_ssim:.5f} ({to_db(ms_ssim):6.3f} dB)"
 
 
-def format_line(path, result, seconds):
-    """The report line of one image."""
+def format_line(path, result, seconds, with_model=False):
+    """The report line of one image; ``with_model`` where models were chosen from."""
     size = f"{result['width']}x{result['height']}"
     line = f"{path.name:24s} {size:>10s}  {result['bpp']:7.4f} bpp"
     if "psnr" in result:
         line += format_quality(result["psnr"], result["ms_ssim"])
     line += f"  {seconds:6.2f} s"
+    if with_model:
+        line += f"  {result['model']}"
     return line + "".join(f"  [{note}]" for note in result["notes"])
 
 
@@ -197,22 +265,20 @@ def main():
     jobs = commandline.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
     if not jobs:
         return 0
-    codec = load_codec(args)
-    refiner = make_refiner(codec, args)
-    print(f"{codec.model.name}: {codec.family}, {codec.num_filters} filters, to {args.output}/")
+    coder, title = make_coder(args)
+    print(f"{title}, to {args.output}/")
+    with_model = args.target_bpp is not None or args.target_psnr is not None
     results, failures = commandline.process(
         jobs,
         lambda path, output: encode_file(
-            codec,
+            coder,
             path,
             output,
             not args.no_metrics,
-            refiner,
-            args.effort,
             verify=args.verify,
             overwrite=args.overwrite,
         ),
-        format_line,
+        functools.partial(format_line, with_model=with_model),
         args.skip_existing,
     )
     if results:

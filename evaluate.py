@@ -95,14 +95,22 @@ def _parser():
         "--curves",
         nargs="*",
         metavar="NAME",
-        help="published curves for plots and BD-rate, files of RDdata/ without .csv; they are for "
-        "the 24 Kodak images (default: those of both papers, trained for MSE)",
+        help="curves of RDdata/ for plots and BD-rate, its files without .csv; they are for the 24 "
+        "Kodak images (default: those of both papers, trained for MSE)",
     )
     out.add_argument(
         "--anchor",
         metavar="NAME",
-        help="what BD-rate is against: one of --codecs or --curves, or a curve of models (default: "
-        "the first of --codecs, else the first of --curves)",
+        help="what BD-rate is against: one of --codecs or --curves, or a curve of models; all: our "
+        "curves against each of --codecs and --curves (default: the first of --codecs, else the "
+        "first of --curves)",
+    )
+    out.add_argument(
+        "--rddata",
+        type=Path,
+        metavar="OUT.csv",
+        help="also write the models' means as a curve in the form of RDdata/; takes the 24 Kodak "
+        "images and models of one family and metric whose names differ in a last number",
     )
     out.add_argument(
         "--report",

@@ -22,6 +22,14 @@ LABELS = {
     "cheng2020_ms_ssim_published": "Cheng et al. 2020 for MS-SSIM, published",
     "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
     "gllmm_ms_ssim_published": "Fu et al. 2023 (GLLMM) for MS-SSIM, published",
+    "bpg_444_published": "BPG 4:4:4, published",
+    "classic_jpeg_444_measured": "JPEG 4:4:4",
+    "classic_jpeg_420_measured": "JPEG 4:2:0",
+    "classic_jpeg2000_rate_measured": "JPEG 2000",
+    "classic_webp_measured": "WebP",
+    "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4",
+    "classic_jxl_e7_measured": "JPEG XL",
+    "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265)",
 }
 METRICS = {"psnr": "PSNR (dB)", "ms_ssim_db": "MS-SSIM (dB)"}
 _COLUMNS = {"psnr": "psnr_db", "ms_ssim_db": "ms_ssim_db"}  # in RDdata/
@@ -78,6 +86,8 @@ def published(name):
 
     points = [(value(r, "bpp"), *(value(r, c) for c in _COLUMNS.values())) for r in rows]
     label = LABELS.get(name, name.replace("_", " "))
+    if "fingerprint" in rows[0]:  # written by evaluate.py --rddata
+        label = f"{name.replace('_measured', '').replace('_', ' ')} (ours, RDdata)"
     return make_curve(name, label, "published", points)
 
 
@@ -180,8 +190,9 @@ def compare(curves, anchor, kodak):
       kodak: whether the measured curves are for the 24 Kodak images.
 
     Returns:
-      List of dicts: curve, label, anchor, metric, kind ("BD-rate" or "equal quality"), percent
-      (None where refused), overlap (None for equal quality), reason ("" or the refusal).
+      List of dicts: curve, label, anchor, anchor_label, metric, kind ("BD-rate" or "equal
+      quality"), percent (None where refused), overlap (None for equal quality), reason ("" or the
+      refusal).
     """
     rows = []
     for curve in curves:
@@ -193,6 +204,7 @@ def compare(curves, anchor, kodak):
                 "curve": curve.name,
                 "label": curve.label,
                 "anchor": anchor.name,
+                "anchor_label": anchor.label,
                 "metric": metric,
                 "kind": "equal quality" if single else "BD-rate",
                 "percent": None,
@@ -210,14 +222,18 @@ def compare(curves, anchor, kodak):
 
 
 def describe(rows):
-    """Text lines of ``compare``'s rows."""
+    """Text lines of ``compare``'s rows, against one anchor or several."""
     if not rows:
         return []
-    lines = [f"{'against ' + rows[0]['anchor']:44s} {'metric':>10s} {'bits':>9s}  how"]
-    for row in rows:
+    title, names = f"against {rows[0]['anchor']}", [row["label"] for row in rows]
+    if len({row["anchor"] for row in rows}) > 1:
+        title, names = "", [f"{row['label']} against {row['anchor_label']}" for row in rows]
+    width = max(44, *map(len, names))
+    lines = [f"{title:{width}s} {'metric':>10s} {'bits':>9s}  how"]
+    for name, row in zip(names, rows):
         percent = "-" if row["percent"] is None else f"{row['percent']:+.1f} %"
         how = row["reason"] or row["kind"]
         if not row["reason"] and row["overlap"] is not None:
             how += f" over {row['overlap']:.0%} of its quality range"
-        lines.append(f"{row['label']:44s} {row['metric']:>10s} {percent:>9s}  {how}")
+        lines.append(f"{name:{width}s} {row['metric']:>10s} {percent:>9s}  {how}")
     return lines

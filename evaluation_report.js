@@ -162,13 +162,13 @@ byId("numbers-note").textContent = overview.caption.split(";")[0] + ".";
 
 byId("compare-card").hidden = !overview.comparisons.length;
 if (overview.comparisons.length) {
-  const anchor = curves.find((c) => c.name === overview.comparisons[0].anchor);
-  byId("compare-title").textContent = `Bits against ${anchor.label} at equal quality`;
+  const anchors = new Set(overview.comparisons.map((c) => c.anchor_label));
+  byId("compare-title").textContent = anchors.size > 1 ? "Bits at equal quality" : `Bits against ${[...anchors][0]} at equal quality`;
   fillTable("compare", [{ title: "" }, { title: "by", text: true }, { title: "bits" }, { title: "how", text: true }], overview.comparisons.map((c) => {
     const known = c.percent !== null;
     const how = c.reason || (c.kind === "BD-rate" ? `BD-rate over ${(100 * c.overlap).toFixed(0)} % of its quality range` : "one point, at its quality");
     const text = known ? `${c.percent > 0 ? "+" : "−"}${Math.abs(c.percent).toFixed(1)} %` : "–";
-    return { cells: [cell(c.label), cell(c.metric === "psnr" ? "PSNR" : "MS-SSIM", "text"), cell(text, known ? (c.percent < 0 ? "good" : "bad") : ""), cell(how, "text")] };
+    return { cells: [cell(anchors.size > 1 ? `${c.label} against ${c.anchor_label}` : c.label), cell(c.metric === "psnr" ? "PSNR" : "MS-SSIM", "text"), cell(text, known ? (c.percent < 0 ? "good" : "bad") : ""), cell(how, "text")] };
   }));
 }
 

@@ -12,10 +12,13 @@ import commandline
 import evaluation_codecs
 import evaluation_curves
 import evaluation_plots
+import evaluation_rddata
 import evaluation_run
 import evaluation_tables
 import images
 from evaluation_measure import Task
+
+ALL_ANCHORS = "all"  # --anchor: every curve but ours
 
 
 class LearnedCodec(NamedTuple):
@@ -54,12 +57,22 @@ def _learned(model, load):
     return LearnedCodec(model.name, load, model.fingerprint.hex(), model.config)
 
 
-def series_of(names):
-    """Dict of model name to (curve name, label): names that differ in a last number go together."""
-    stems = {name: re.sub(r"-[0-9]+$", "", name) for name in names}
+def series_of(learned):
+    """Dict of model name to (curve name, label).
+
+    Models whose names differ in a last number make one curve, where they are of one family and
+    were trained for one metric.
+    """
+    stems = {codec.name: re.sub(r"-[0-9]+$", "", codec.name) for codec in learned}
     sizes = collections.Counter(stems.values())
+    kinds = collections.defaultdict(set)
+    for codec in learned:
+        config = codec.config
+        kinds[stems[codec.name]].add((config.get("family"), config.get("metric")))
     return {
-        name: (stem, f"{stem} (ours)") if sizes[stem] > 1 else (name, f"{name} (ours)")
+        name: (stem, f"{stem} (ours)")
+        if sizes[stem] > 1 and len(kinds[stem]) == 1
+        else (name, f"{name} (ours)")
         for name, stem in stems.items()
     }
 
@@ -129,6 +142,9 @@ def run(args):
     learned = learned_codecs(args)
     if not learned and not args.codecs:
         raise commandline.UsageError("Nothing to measure: name --models or --codecs.")
+    if args.rddata:
+        curve_names = [name for name, _ in series_of(learned).values()]
+        evaluation_rddata.check(args.rddata, paths, curve_names)
     args.output.mkdir(parents=True, exist_ok=True)
     with evaluation_run.Workers(args.jobs, args.threads) as workers:
         rows, failures = _measure(args, paths, learned, workers)
@@ -141,6 +157,9 @@ def run(args):
 
                 evaluation_report.write(args, learned, facts, curves, workers)
                 print(f"The report is {args.report}.")
+            if args.rddata:
+                evaluation_rddata.write(args.rddata, facts["means"], learned)
+                print(f"The points are in {args.rddata}.")
     return 1 if failures else 0
 
 
@@ -151,12 +170,11 @@ def _evaluate(args, learned, published, rows):
       ``facts``: dict of what results.json holds; ``curves``: list of all ``Curve``.
     """
     means = evaluation_tables.means(rows)
-    measured = evaluation_tables.curves_of(means, series_of([c.name for c in learned]))
+    measured = evaluation_tables.curves_of(means, series_of(learned))
     kodak = evaluation_curves.is_kodak(Path(row["image"]).stem for row in rows)
     # Published points are compared on the same images only, unless asked for: then it is said why.
     compared = measured + published if kodak or args.curves else measured
-    anchor = _anchor(args, compared)
-    comparisons = evaluation_curves.compare(compared, anchor, kodak) if anchor else []
+    comparisons = _compare(args, compared, kodak)
     for row in rows:
         if row["kind"] == "model":
             print(evaluation_tables.describe_row(row))
@@ -176,6 +194,20 @@ def _evaluate(args, learned, published, rows):
         "comparisons": comparisons,
     }
     return facts, measured + published
+
+
+def _compare(args, curves, kodak):
+    """Rows of ``evaluation_curves.compare`` against what --anchor names."""
+    if args.anchor == ALL_ANCHORS:
+        ours = [curve for curve in curves if curve.kind == "model"]
+        anchors = [curve for curve in curves if curve.kind != "model"]
+        if not (ours and anchors):
+            raise commandline.UsageError(
+                "--anchor all needs models and, to compare them with, --codecs or --curves."
+            )
+        return [row for a in anchors for row in evaluation_curves.compare(ours, a, kodak)]
+    anchor = _anchor(args, curves)
+    return evaluation_curves.compare(curves, anchor, kodak) if anchor else []
 
 
 def _anchor(args, curves):

@@ -235,15 +235,24 @@ def load_folder(folder):
     return Model(folder.name, family, num_filters, weights, fingerprint, config)
 
 
-def load_named(name, models_dir=MODELS_DIR):
-    """The ``Model`` called ``name`` in ``models_dir``, or in the folder of that path."""
+def folder_of(name, models_dir=MODELS_DIR):
+    """The folder of the model called ``name`` in ``models_dir``, or the folder of that path.
+
+    Raises:
+      ModelError: where there is none.
+    """
     folder = Path(models_dir) / name
     if not folder.is_dir() and Path(name).is_dir():
         folder = Path(name)
     if not folder.is_dir():
         known = ", ".join(available(models_dir)) or "none"
         raise ModelError(f"No model named {name} in {models_dir}. Available: {known}.")
-    return load_folder(folder)
+    return folder
+
+
+def load_named(name, models_dir=MODELS_DIR):
+    """The ``Model`` called ``name`` in ``models_dir``, or in the folder of that path."""
+    return load_folder(folder_of(name, models_dir))
 
 
 def load_checkpoint(prefix, family, num_filters):

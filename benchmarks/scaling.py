@@ -14,6 +14,7 @@ every channel: as slow as that many filters get. Rows are added to those of othe
 """
 
 import csv
+import functools
 import json
 import os
 import resource
@@ -83,7 +84,8 @@ def measure(args, folder):
     png, glic = folder / "in.png", folder / "in.glic"
     start = time.perf_counter()
     if args.measure == "encode":
-        encoder.encode_file(codec, png, glic, with_metrics=False)
+        coder = functools.partial(encoder.code_image, codec, None, 0)
+        encoder.encode_file(coder, png, glic, with_metrics=False)
     else:
 
         class Shelf:

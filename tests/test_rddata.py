@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "RDdata"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 REFERENCE_FILES = sorted([*FOLDER.glob("*_published.csv"), *FOLDER.glob("classic_*_measured.csv")])
+OWN_FILES = sorted(set(FOLDER.glob("*_measured.csv")) - set(REFERENCE_FILES))
 PUBLISHED_COLUMNS = ["bpp", "psnr_db", "ms_ssim", "ms_ssim_db"]
 
 
@@ -58,6 +60,29 @@ def test_decibels_belong_to_the_linear_values(path):
     for linear, db in zip(columns.get("ms_ssim", []), columns.get("ms_ssim_db", [])):
         # Linear values are rounded to six digits, which matters more the nearer they are to 1.
         assert -10 * math.log10(1 - linear) == pytest.approx(db, abs=1e-4 + 5e-6 / (1 - linear))
+
+
+def check_own(path):
+    """Asserts that a file of our models' points is as evaluate.py --rddata writes it."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header == ["setting", *PUBLISHED_COLUMNS, "lmbda", "filters", "fingerprint"]
+    for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
+        assert _rises([float(row[name]) for row in rows]), name
+    for row in rows:
+        assert re.fullmatch(r"[0-9a-f]{16}", row["fingerprint"]) and int(row["filters"]) % 8 == 0
+        linear = float(row["ms_ssim"])
+        expected = pytest.approx(float(row["ms_ssim_db"]), abs=1e-4 + 5e-6 / (1 - linear))
+        assert -10 * math.log10(1 - linear) == expected
+    return rows
+
+
+def test_points_of_our_models():
+    for path in OWN_FILES:
+        for row in check_own(path):
+            config = FOLDER.parent / "models" / row["setting"] / "config.json"
+            assert json.loads(config.read_text())["fingerprint"] == row["fingerprint"], row
 
 
 def test_readme_names_every_file_and_no_other():
