@@ -216,8 +216,8 @@ def read_config(folder):
 
 
 def available(models_dir=MODELS_DIR):
-    """Sorted names of the folders in ``models_dir`` that hold a model."""
-    return sorted(p.parent.name for p in Path(models_dir).glob(f"*/{CONFIG_NAME}"))
+    """Sorted names of the folders in ``models_dir`` that hold a model, hidden ones left out."""
+    return sorted(p.parent.name for p in Path(models_dir).glob(f"[!.]*/{CONFIG_NAME}"))
 
 
 def load_folder(folder):

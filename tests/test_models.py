@@ -221,3 +221,8 @@ def test_a_broken_folder_does_not_hide_the_right_one(folder, weights):
     (broken / "config.json").write_text("[[[")
     fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm")
     assert models.find(fingerprint, folder.parent) == folder
+
+
+def test_what_a_killed_export_left_is_no_model(folder):
+    shutil.copytree(folder, folder.parent / ".model-new-1-2")
+    assert models.available(folder.parent) == ["model"]
