@@ -32,7 +32,7 @@ import numpy as np  # isort:skip
 import images
 import models
 from codec import MEMORY_BUDGET, Codec
-from network import LATENT_STRIDE
+from network import FAMILIES, LATENT_STRIDE
 
 SIZES = [(384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000)]  # width, height
 COLUMNS = ["model", "family", "filters", "width", "height", "direction", "seconds", "peak_mib"]
@@ -50,14 +50,23 @@ def random_model(num_filters, family="gmm"):
         session.run(tf.global_variables_initializer())
         weights = {v.op.name: session.run(v) for v in tf.global_variables()}
     fingerprint = models.fingerprint_of(weights, num_filters, family)
-    return models.Model(f"random-{num_filters}", family, num_filters, weights, fingerprint, {})
+    name = f"random-{num_filters}" if family == "gmm" else f"random-{family}-{num_filters}"
+    return models.Model(name, family, num_filters, weights, fingerprint, {})
+
+
+def add_model_options(parser):
+    """Adds what ``load_codec`` reads."""
+    parser.add_argument("--model", default=commandline.DEFAULT_MODEL, help="(default: %(default)s)")
+    parser.add_argument("--random-filters", type=int, default=0, metavar="N", help="instead of it")
+    parser.add_argument("--family", choices=FAMILIES, default="gmm", help="of --random-filters")
+    parser.add_argument("--memory-mib", type=int, default=MEMORY_BUDGET >> 20)
 
 
 def load_codec(args):
     """The codec to measure."""
     budget = args.memory_mib << 20
     if args.random_filters:
-        return Codec(random_model(args.random_filters), budget)
+        return Codec(random_model(args.random_filters, args.family), budget)
     return Codec.load(args.model, memory_budget=budget)
 
 
@@ -127,6 +136,7 @@ def rows_of(args):
                 command = [sys.executable, __file__, "--measure", direction, "--folder", folder]
                 command += ["--model", args.model, "--memory-mib", str(args.memory_mib)]
                 command += ["--random-filters", str(args.random_filters)]
+                command += ["--family", args.family]
                 result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 row = json.loads(result.stdout.splitlines()[-1])
                 row.update(width=width, height=height, direction=direction, threads=threads)
@@ -166,9 +176,7 @@ def size(text):
 def main():
     """Measures, writes the table and draws it."""
     parser = commandline.parser_for(__doc__)
-    parser.add_argument("--model", default=commandline.DEFAULT_MODEL, help="(default: %(default)s)")
-    parser.add_argument("--random-filters", type=int, default=0, help="instead of a model")
-    parser.add_argument("--memory-mib", type=int, default=MEMORY_BUDGET >> 20)
+    add_model_options(parser)
     parser.add_argument("--sizes", type=size, nargs="+", default=SIZES, help="such as 768x512")
     parser.add_argument("--measure", choices=("encode", "decode"), help="one, in this process")
     parser.add_argument("--folder", type=Path, help="with in.png or in.glic, for --measure")

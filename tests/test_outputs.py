@@ -121,6 +121,40 @@ def test_a_full_disk_leaves_nothing(run, photos):
     assert code == 1 and "too large" in err and names(photos / "back") == []
 
 
+def test_data_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace", "link"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=real: calls.append(n) or f(*a))
+    commandline.publish(lambda p: images.atomic_write(p, b"1"), tmp_path / "a", overwrite=False)
+    commandline.publish(lambda p: images.atomic_write(p, b"2"), tmp_path / "a", overwrite=True)
+    assert calls == ["fsync", "replace", "link", "fsync", "replace", "replace"]
+
+
+def test_every_truncation_and_every_flipped_bit_is_one_line(run, photos):
+    """Through the command: each file is named with a reason, and no picture comes out."""
+    Image.fromarray(np.full((3, 5), 90, np.uint8)).save(photos / "in" / "dot.png")
+    assert run(encoder, "in/dot.png", "-o", "out")[0] == 0
+    sound = (photos / "out" / "dot.glic").read_bytes()
+    damaged = {f"cut{n}": sound[:n] for n in range(len(sound))}
+    for bit in range(8 * len(sound)):
+        value = int.from_bytes(sound, "little") ^ 1 << bit
+        damaged[f"bit{bit}"] = value.to_bytes(len(sound), "little")
+    folder = photos / "damaged"
+    folder.mkdir()
+    for name, data in damaged.items():
+        (folder / f"{name}.glic").write_bytes(data)
+    start = time.process_time()
+    code, out, err = run(decoder, "damaged", "-o", "back")
+    assert time.process_time() - start < len(damaged) * 0.05
+    lines = [line for line in err.splitlines() if line.startswith("damaged/")]
+    assert code == 1 and out == "to back/\n" and "Traceback" not in err
+    assert sorted(line.split(".glic: ")[0][8:] for line in lines) == sorted(damaged)
+    reasons = ("cut off", "damaged", "empty", "Not a GLIC file", "Format version 1 expected")
+    assert all(any(r in line for r in reasons) for line in lines)
+    assert names(photos / "back") == []
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(run, photos):
     for folder in ("/proc", "in/a.png", "/proc/nothing"):
         code, _, err = run(encoder, "in/b.png", "-o", folder)
