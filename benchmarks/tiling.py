@@ -36,9 +36,7 @@ def main():
     parser = commandline.parser_for(__doc__)
     scaling.add_model_options(parser)
     parser.add_argument("--size", type=scaling.size, default=(2048, 2048), help="such as 2048x2048")
-    parser.add_argument(
-        "--budgets", type=int, nargs="+", default=[0, 1024, 1536], help="in MiB (default: 0 1024 1536)"
-    )
+    parser.add_argument("--budgets", type=int, nargs="+", default=[0, 1024, 1536], help="in MiB")
     args = parser.parse_args()
     codec = scaling.load_codec(args)
     pixels = scaling.picture(*args.size)

@@ -102,9 +102,10 @@ def feed(data, codec, sound=None):
       sound: set of the latents, as SHA-256, that may come out; latents that do not are a
         FuzzError. None adds nothing to the check.
     """
+    from make_golden import latents_sha256
+
     import bitstream
     import models
-    from make_golden import latents_sha256
 
     try:
         container = bitstream.unpack(data)

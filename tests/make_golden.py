@@ -3,10 +3,10 @@
 They were made once and are kept: a change of the code that changes them breaks every file that
 exists, so the script refuses to replace any. It documents how they came to be, and adds new ones.
 
-Each case is ``golden/FAMILY-CASE.glic``. The manifest holds the SHA-256 of the file, of its latents,
-which are exact on every machine, and of its pixels as they were when it was made. Pixels come from
-float convolutions and may differ by one level between machines; these are therefore kept as PNG,
-which their hash protects, and compared with that tolerance.
+Each case is ``golden/FAMILY-CASE.glic``. The manifest holds the SHA-256 of the file, of its
+latents, which are exact on every machine, and of its pixels as they were first made. Pixels come
+from float convolutions and may differ by one level between machines; these are therefore kept as
+PNG, which their hash protects, and compared with that tolerance.
 """
 
 import hashlib

@@ -30,18 +30,9 @@ KILLS = 50
 
 
 @pytest.fixture
-def run(codecs, monkeypatch, capsys):
-    """Runs encoder or decoder in this process; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(Codec, "from_checkpoint", lambda *a, **k: codecs["gmm"])
-
-    def run(module, *arguments):
-        script = Path(module.__file__).name
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments), *map(str, MODEL)])
-        with pytest.raises(SystemExit) as caught:
-            commandline.run(module.main)
-        return (caught.value.code, *capsys.readouterr())
-
-    return run
+def run(run_here):
+    """``run_here`` with the golden checkpoint's options."""
+    return lambda module, *arguments: run_here(module, *arguments, *MODEL)
 
 
 @pytest.fixture
