@@ -169,6 +169,8 @@ def _replace(target: Path, data: bytes) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # before the name: a power cut must not leave it on nothing
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -38,3 +39,31 @@ def codecs():
     from codec import Codec
 
     return {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
+
+
+@pytest.fixture
+def run_here(codecs, monkeypatch, capsys):
+    """Runs encoder.py or decoder.py as a command in this process, which has TensorFlow already.
+
+    ``run_here(module, *arguments)`` returns (exit code, stdout, stderr). Where its options name the
+    golden checkpoint it gets the session's codec; anything else is loaded as always.
+    """
+    import commandline
+    from codec import Codec
+
+    load = Codec.from_checkpoint
+
+    def from_checkpoint(prefix, family, num_filters, **options):
+        if (str(prefix), family, num_filters) == (str(checkpoint_of("gmm")), "gmm", NUM_FILTERS):
+            return codecs["gmm"]
+        return load(prefix, family, num_filters, **options)
+
+    monkeypatch.setattr(Codec, "from_checkpoint", from_checkpoint)
+
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [Path(module.__file__).name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            commandline.run(module.main)
+        return (caught.value.code, *capsys.readouterr())
+
+    return run

@@ -1,8 +1,8 @@
 """Feeds damaged files to the decoder: python tests/fuzz.py [COUNT] [--payload-share S] [--seed N]
 
 Every input is a golden stream after one to three mutations, mostly with lengths and checksum set
-right again, so that the damage reaches what lies behind them. Allowed outcomes: the file's own
-latents (where the mutation changed nothing that matters), or a BitstreamError or ModelError.
+right again, so that the damage reaches what lies behind them. Allowed outcomes: latents of a golden
+stream (where the mutation changed nothing that matters), or a BitstreamError or ModelError.
 Anything else, more than a second of processor time or more than 256 MiB beyond the start fails,
 with the input's number: the same seed gives the same input again.
 
@@ -93,8 +93,17 @@ def mutate(rng, data):
     return join(header, parts, lengths_right=kind != 1)
 
 
-def feed(data, codec):
-    """The outcome of one input; ``codec`` is None for container inputs."""
+def feed(data, codec, sound=None):
+    """The outcome of one input.
+
+    Args:
+      data: bytes of a file.
+      codec: ``Codec``, or None for container inputs.
+      sound: set of the latents, as SHA-256, that may come out; latents that do not are a
+        FuzzError. None adds nothing to the check.
+    """
+    from make_golden import latents_sha256
+
     import bitstream
     import models
 
@@ -102,7 +111,9 @@ def feed(data, codec):
         container = bitstream.unpack(data)
         if codec is None:
             return "unpacked"
-        codec.decode(container)
+        latents = codec.decode(container)
+        if sound is not None and latents_sha256(latents) not in sound:
+            raise FuzzError("latents that no sound file has")
     except bitstream.BitstreamError as error:
         # Without numbers, to count the kinds of refusal.
         return "".join(c for c in str(error) if not c.isdigit())[:60]
@@ -111,7 +122,7 @@ def feed(data, codec):
     return "decoded"
 
 
-def fuzz(codecs, streams, count, payload_share, seed):
+def fuzz(codecs, streams, count, payload_share, seed, sound=None):
     """Feeds ``count`` inputs.
 
     Args:
@@ -120,6 +131,7 @@ def fuzz(codecs, streams, count, payload_share, seed):
       count: number of inputs.
       payload_share: part of them that is decoded to latents.
       seed: of the mutations.
+      sound: set of the streams' latents, see ``feed``.
 
     Returns:
       Counter of outcomes, slowest input in seconds, growth of the peak memory in MiB.
@@ -138,7 +150,7 @@ def fuzz(codecs, streams, count, payload_share, seed):
         data = mutate(rng, data)
         start = time.process_time()  # of this process: a busy machine is not the decoder's fault
         try:
-            outcome = feed(data, codec)
+            outcome = feed(data, codec, sound)
         except Exception as error:
             raise FuzzError(f"seed {seed}, input {number}: {error!r}") from error
         slowest = max(slowest, time.process_time() - start)
@@ -151,12 +163,26 @@ def fuzz(codecs, streams, count, payload_share, seed):
     return outcomes, slowest, grown
 
 
+def golden_manifest():
+    """Dict of each golden stream's name to its entry."""
+    from make_golden import MANIFEST
+
+    return json.loads(MANIFEST.read_text(encoding="utf-8"))
+
+
 def golden_streams():
     """(family, bytes) of every golden stream."""
-    from make_golden import GOLDEN, MANIFEST
+    from make_golden import GOLDEN
 
-    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
-    return [(e["family"], (GOLDEN / f"{n}.glic").read_bytes()) for n, e in manifest.items()]
+    return [
+        (entry["family"], (GOLDEN / f"{name}.glic").read_bytes())
+        for name, entry in golden_manifest().items()
+    ]
+
+
+def golden_latents():
+    """Set of the golden streams' latents, as SHA-256."""
+    return {entry["latents_sha256"] for entry in golden_manifest().values()}
 
 
 def main():
@@ -175,7 +201,7 @@ def main():
     codecs = {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
     start = time.perf_counter()
     outcomes, slowest, grown = fuzz(
-        codecs, golden_streams(), args.count, args.payload_share, args.seed
+        codecs, golden_streams(), args.count, args.payload_share, args.seed, golden_latents()
     )
     for (kind, outcome), number in outcomes.most_common():
         print(f"{number:8d}  {kind:9s}  {outcome}")

@@ -3,10 +3,10 @@
 They were made once and are kept: a change of the code that changes them breaks every file that
 exists, so the script refuses to replace any. It documents how they came to be, and adds new ones.
 
-Each case is ``golden/FAMILY-CASE.glic``. The manifest holds the SHA-256 of the file and of its
-latents, which are exact on every machine. Pixels come from float convolutions and may differ by
-one level between machines, so that a hash of them would not hold; they are kept as PNG and
-compared with that tolerance.
+Each case is ``golden/FAMILY-CASE.glic``. The manifest holds the SHA-256 of the file, of its
+latents, which are exact on every machine, and of its pixels as they were first made. Pixels come
+from float convolutions and may differ by one level between machines; these are therefore kept as
+PNG, which their hash protects, and compared with that tolerance.
 """
 
 import hashlib
@@ -71,9 +71,11 @@ def add(manifest, codec, name, latents, pixels_shape, with_pixels):
     grey = len(pixels_shape) == 2
     data = codec.encode(latents, height, width, grey)
     (GOLDEN / f"{name}.glic").write_bytes(data)
+    hash_of_pixels = {}
     if with_pixels:
         pixels = codec.synthesise(latents, height, width, grey)
         Image.fromarray(pixels).save(GOLDEN / f"{name}.png", optimize=True)
+        hash_of_pixels = {"pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
     manifest[name] = {
         "family": codec.family,
         "height": height,
@@ -82,6 +84,7 @@ def add(manifest, codec, name, latents, pixels_shape, with_pixels):
         "file_sha256": hashlib.sha256(data).hexdigest(),
         "latents_sha256": latents_sha256(latents),
         "pixels": with_pixels,
+        **hash_of_pixels,
     }
 
 

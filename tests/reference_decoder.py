@@ -1,8 +1,9 @@
-"""A second decoder of latents, written from FORMAT.md and nothing else of this project.
+"""A second decoder, written from FORMAT.md and nothing else of this project.
 
 It shares no code with codec.py: the range decoder is Python integers, the networks are int64
 sums evaluated position by position with scatter-form convolutions, the tables are built entry by
-entry. Slow and plain on purpose; the tests decode every golden stream with both.
+entry, the synthesis network is NumPy in float64. Slow and plain on purpose; the tests decode every
+golden stream with both.
 """
 
 import struct
@@ -299,3 +300,87 @@ def decode(data, weights, family):
     if zlib.crc32(stored) != latents_crc:
         raise ValueError("the latents do not match their checksum")
     return y, z
+
+
+class Synthesis:
+    """Section 10, in float64: y_hat to uint8 pixels."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def variable(self, layer, name):
+        return self.weights[f"synthesis/{layer}/signal_conv2d/{name}"].astype(np.float64)
+
+    def conv1(self, t, layer):
+        return t @ self.variable(layer, "kernel")[0, 0] + self.variable(layer, "bias")
+
+    def conv3(self, t, layer, sign):
+        """A convolution where ``sign`` is 1, a correlation where it is -1."""
+        taps = hyper_kernel(self.variable(layer, "kernel_rdft"), t.shape[-1])
+        h, w, _ = t.shape
+        sums = np.zeros((h + 2, w + 2, taps.shape[-1]))
+        for r in range(3):
+            for q in range(3):
+                i, j = 1 + sign * (r - 1), 1 + sign * (q - 1)
+                sums[i : i + h, j : j + w] += t @ taps[r, q]
+        return sums[1:-1, 1:-1] + self.variable(layer, "bias")
+
+    def igdn(self, t, layer):
+        beta = np.maximum(self.variable(layer, "igdn/reparam_beta"), (1e-6 + 2.0**-36) ** 0.5)
+        gamma = np.maximum(self.variable(layer, "igdn/reparam_gamma"), 2.0**-18)
+        return t * np.sqrt(beta**2 - 2.0**-36 + t**2 @ (gamma**2 - 2.0**-36))
+
+    def bottleneck(self, t, layer):
+        s = np.maximum(self.conv1(t, layer + "/conv0"), 0)
+        s = np.maximum(self.conv3(s, layer + "/conv1", -1), 0)
+        return t + self.conv1(s, layer + "/conv2")
+
+    def attention(self, t, layer):
+        trunk = mask = t
+        for i in range(3):
+            trunk = self.bottleneck(trunk, f"{layer}/trunk_RB_{i}")
+            mask = self.bottleneck(mask, f"{layer}/attention_RB_{i}")
+        with np.errstate(over="ignore"):
+            return t + trunk / (1 + np.exp(-self.conv1(mask, layer + "/conv_1x1")))
+
+    def residual(self, t, first, second, sign):
+        s = leaky(self.conv3(t, first, sign))
+        return t + leaky(self.conv3(s, second, sign))
+
+    def pixels(self, y_hat, height, width, grey, family):
+        t = y_hat.astype(np.float64)
+        for k in range(4):
+            block = f"Block_{k}_"
+            if k in (0, 2):
+                t = self.attention(t, f"NLAB_{k // 2}")
+            a = self.residual(t, block + "layer_0", block + "layer_1", 1)
+            if family == "gllmm":
+                inner = [f"{block}layer_1/{block}layer_{i}" for i in (2, 3)]
+                a = t + self.residual(a, *inner, -1)
+            t = a
+            if k < 3:
+                v = self.conv3(upsampled(leaky(self.conv3(t, block + "layer_2", 1))),
+                               block + "layer_3", 1)  # fmt: skip
+                t = self.igdn(v, block + "layer_3") + upsampled(self.conv1(t, block + "shortcut"))
+        x_hat = np.clip(upsampled(self.conv3(t, "Block_3_layer_2", 1))[:height, :width], 0, 1)
+        return np.rint(255 * (x_hat.mean(axis=-1) if grey else x_hat)).astype(np.uint8)
+
+
+def leaky(t):
+    return np.maximum(t, 0.2 * t)
+
+
+def upsampled(t):
+    h, w, channels = t.shape
+    out = np.empty((2 * h, 2 * w, channels // 4))
+    for r in range(2):
+        for q in range(2):
+            first = (2 * r + q) * channels // 4
+            out[r::2, q::2] = t[:, :, first : first + channels // 4]
+    return out
+
+
+def decode_pixels(data, y_hat, weights, family):
+    """A file's uint8 pixels, (H, W, 3) or (H, W), from its bytes and latents."""
+    mode, height, width = data[5], *struct.unpack("<II", data[14:22])
+    return Synthesis(weights).pixels(y_hat, height, width, mode == 0, family)

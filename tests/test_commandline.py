@@ -11,6 +11,8 @@ from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
 from PIL import Image
 
 import commandline
+import decoder
+import encoder
 import images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,16 +44,23 @@ def coded(tmp_path_factory):
     rgba = np.dstack([pixels, np.full(pixels.shape[:2], 128, np.uint8)])
     Image.fromarray(rgba).save(inputs / "alpha.png")
     (inputs / "broken.png").write_bytes((inputs / "colour.png").read_bytes()[:2000])
-    encoder = run("encoder.py", inputs, *MODEL, "-o", "out", cwd=folder)
-    decoder = run("decoder.py", "out", *MODEL, "-o", "back", cwd=folder)
-    return folder, encoder, decoder
+    encoded = run("encoder.py", inputs, *MODEL, "-o", "out", cwd=folder)
+    decoded = run("decoder.py", "out", *MODEL, "-o", "back", cwd=folder)
+    return folder, encoded, decoded
+
+
+@pytest.fixture
+def folder(coded, monkeypatch):
+    """That folder, as the working folder; read what is in it, add to it, change nothing."""
+    monkeypatch.chdir(coded[0])
+    return coded[0]
 
 
 def test_a_bad_file_is_named_and_the_rest_go_on(coded):
-    folder, encoder, _ = coded
-    assert encoder.returncode == 1
-    assert "broken.png" in encoder.stderr and "1 of 5 files failed" in encoder.stderr
-    assert "Traceback" not in encoder.stderr
+    folder, encoded, _ = coded
+    assert encoded.returncode == 1
+    assert "broken.png" in encoded.stderr and "1 of 5 files failed" in encoded.stderr
+    assert "Traceback" not in encoded.stderr
     assert sorted(p.name for p in (folder / "out").iterdir()) == [
         "alpha.glic",
         "colour.glic",
@@ -61,8 +70,8 @@ def test_a_bad_file_is_named_and_the_rest_go_on(coded):
 
 
 def test_lines_state_the_real_size(coded):
-    folder, encoder, _ = coded
-    lines = {line.split()[0]: line for line in encoder.stdout.splitlines()}
+    folder, encoded, _ = coded
+    lines = {line.split()[0]: line for line in encoded.stdout.splitlines()}
     bpp = 8 * (folder / "out" / "colour.glic").stat().st_size / (120 * 179)
     assert f"{bpp:.4f} bpp" in lines["colour.png"]
     assert "PSNR" in lines["colour.png"] and "a side under 161" in lines["colour.png"]
@@ -71,8 +80,8 @@ def test_lines_state_the_real_size(coded):
 
 
 def test_pictures_come_back_in_their_size_and_mode(coded):
-    folder, _, decoder = coded
-    assert decoder.returncode == 0, decoder.stderr
+    folder, _, decoded = coded
+    assert decoded.returncode == 0, decoded.stderr
     shapes = {p.name: np.asarray(Image.open(p)).shape for p in (folder / "back").iterdir()}
     assert shapes == {
         "alpha.png": (120, 179, 3),
@@ -80,33 +89,28 @@ def test_pictures_come_back_in_their_size_and_mode(coded):
         "grey.png": (120, 179),
         "tiny.png": (1, 1, 3),
     }
-    assert decoder.stderr == ""
+    assert decoded.stderr == ""
 
 
-def test_decoded_picture_is_the_one_that_was_measured(coded):
-    from codec import Codec
-
-    folder, _, _ = coded
-    codec = Codec.from_checkpoint(*[MODEL[i] for i in (1, 3, 5)])
+def test_decoded_picture_is_the_one_that_was_measured(folder, codecs):
     original = images.read_image(folder / "my photos ü" / "colour.png").pixels
+    codec = codecs["gmm"]
     expected = codec.synthesise(codec.analyse(original), *original.shape[:2])
     decoded = images.read_image(folder / "back" / "colour.png").pixels
     assert np.abs(decoded.astype(int) - expected).max() <= 1
 
 
-def test_existing_outputs_are_left_alone(coded):
-    folder, _, _ = coded
+def test_existing_outputs_are_left_alone(folder, run_here):
     before = (folder / "back" / "colour.png").stat().st_mtime_ns
-    again = run("decoder.py", "out/colour.glic", *MODEL, "-o", "back", cwd=folder)
-    assert again.returncode == 1 and "--overwrite" in again.stderr
+    code, _, err = run_here(decoder, "out/colour.glic", *MODEL, "-o", "back")
+    assert code == 1 and "--overwrite" in err
     assert (folder / "back" / "colour.png").stat().st_mtime_ns == before
-    again = run("decoder.py", "out/colour.glic", *MODEL, "-o", "back", "--overwrite", cwd=folder)
-    assert again.returncode == 0
+    code, _, _ = run_here(decoder, "out/colour.glic", *MODEL, "-o", "back", "--overwrite")
+    assert code == 0
     assert (folder / "back" / "colour.png").stat().st_mtime_ns != before
 
 
-def test_damaged_files_give_one_line_each(coded):
-    folder, _, _ = coded
+def test_damaged_files_give_one_line_each(folder, run_here):
     good = (folder / "out" / "grey.glic").read_bytes()
     damaged = folder / "damaged"
     damaged.mkdir()
@@ -121,9 +125,9 @@ def test_damaged_files_give_one_line_each(coded):
     }
     for name, data in contents.items():
         (damaged / f"{name}.glic").write_bytes(data)
-    result = run("decoder.py", "damaged", *MODEL, "-o", "nothing", cwd=folder)
-    assert result.returncode == 1
-    lines = result.stderr.splitlines()
+    code, _, err = run_here(decoder, "damaged", *MODEL, "-o", "nothing")
+    assert code == 1
+    lines = err.splitlines()
     assert len(lines) == len(contents) + 1 and "5 of 5" in lines[-1]
     for name, words in {
         "empty": "is empty",
@@ -136,11 +140,15 @@ def test_damaged_files_give_one_line_each(coded):
     assert list((folder / "nothing").iterdir()) == []
 
 
-def test_decoder_says_which_model_is_missing(coded):
-    folder, _, _ = coded
-    result = run("decoder.py", "out/grey.glic", "-o", "unknown", cwd=folder)
-    assert result.returncode == 1
-    assert "is not in" in result.stderr and "Traceback" not in result.stderr
+def test_decoder_says_which_model_is_missing(folder, run_here):
+    code, _, err = run_here(decoder, "out/grey.glic", "-o", "unknown")
+    assert code == 1 and "is not in" in err and len(err.splitlines()) == 2
+
+
+def test_a_bad_option_is_one_line_of_a_fresh_process(folder):
+    result = run("encoder.py", *MODEL, "--lmbda", 0.01, "-o", "unused", cwd=folder)
+    assert result.returncode == 2 and result.stdout == ""
+    assert "belongs to --effort" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,40 +158,34 @@ def test_decoder_says_which_model_is_missing(coded):
         (["--checkpoint", "x"], "go together"),
         ([*MODEL, "--model", "gmm-mse-3"], "got both"),
         (["--model", "nothing-like-it"], "No model named"),
-        ([*MODEL, "--lmbda", 0.01], "belongs to --effort"),
         ([*MODEL, "--effort", 1], "add --lmbda"),
         (["--checkpoint", "nowhere", "--family", "gmm", "--num-filters", 32], "No checkpoint"),
         (["--checkpoint", MODEL[1], "--family", "gllmm", "--num-filters", 32], "does not fit"),
         (["--checkpoint", MODEL[1], "--family", "gmm", "--num-filters", 12], "multiple of 8"),
     ],
 )
-def test_bad_options_are_one_sentence(coded, arguments, words):
-    folder, _, _ = coded
-    result = run("encoder.py", *arguments, "-o", "unused", cwd=folder)
-    assert result.returncode == 2
-    assert words in result.stderr and len(result.stderr.splitlines()) == 1
+def test_bad_options_are_one_sentence(folder, run_here, arguments, words):
+    code, out, err = run_here(encoder, *arguments, "-o", "unused")
+    assert code == 2 and out == ""
+    assert words in err and len(err.splitlines()) == 1
 
 
-def test_no_metrics_leaves_them_out(coded):
-    folder, _, _ = coded
-    path = folder / "my photos ü" / "tiny.bmp"
-    result = run("encoder.py", path, *MODEL, "--no-metrics", "-o", "plain", cwd=folder)
-    assert result.returncode == 0 and "PSNR" not in result.stdout
+def test_no_metrics_leaves_them_out(folder, run_here):
+    code, out, _ = run_here(encoder, "my photos ü/tiny.bmp", *MODEL, "--no-metrics", "-o", "plain")
+    assert code == 0 and "PSNR" not in out
     same = (folder / "out" / "tiny.glic").read_bytes()
     assert (folder / "plain" / "tiny.glic").read_bytes() == same
 
 
-def test_effort_writes_an_ordinary_file_and_says_what_it_gained(coded):
-    folder, _, _ = coded
-    path = folder / "my photos ü" / "colour.png"
+def test_effort_writes_an_ordinary_file_and_says_what_it_gained(folder, run_here):
     options = [*MODEL, "--effort", 2, "--lmbda", 0.001]
-    result = run("encoder.py", path, *options, "-o", "refined", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    assert "effort 2: rate + lambda * distortion -" in result.stdout
+    code, out, err = run_here(encoder, "my photos ü/colour.png", *options, "-o", "refined")
+    assert code == 0, err
+    assert "effort 2: rate + lambda * distortion -" in out
     plain = (folder / "out" / "colour.glic").read_bytes()
     assert (folder / "refined" / "colour.glic").read_bytes() != plain
-    decoded = run("decoder.py", "refined", *MODEL, "-o", "refined-back", cwd=folder)
-    assert decoded.returncode == 0 and (folder / "refined-back" / "colour.png").is_file()
+    code, _, _ = run_here(decoder, "refined", *MODEL, "-o", "refined-back")
+    assert code == 0 and (folder / "refined-back" / "colour.png").is_file()
 
 
 def test_two_inputs_with_one_stem_do_not_overwrite_each_other(tmp_path):

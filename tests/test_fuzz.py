@@ -12,7 +12,8 @@ from codec import Latents
 
 
 def test_a_short_run_finds_nothing(codecs):
-    outcomes, _, _ = fuzz.fuzz(codecs, fuzz.golden_streams(), 1500, 0.15, seed=7)
+    streams, sound = fuzz.golden_streams(), fuzz.golden_latents()
+    outcomes, _, _ = fuzz.fuzz(codecs, streams, 1500, 0.15, seed=7, sound=sound)
     assert sum(outcomes.values()) == 1500
     reached = {outcome for kind, outcome in outcomes if kind == "payload"}
     for words in ("payload ends", "do not match the file's checksum", "cut off"):
@@ -22,7 +23,7 @@ def test_a_short_run_finds_nothing(codecs):
 def test_the_fuzzer_can_fail(codecs, monkeypatch):
     calls = []
 
-    def feed(data, codec):
+    def feed(data, codec, sound=None):
         calls.append(data)
         if len(calls) > len(fuzz.golden_streams()):  # those are fed first, undamaged
             raise IndexError
@@ -31,6 +32,9 @@ def test_the_fuzzer_can_fail(codecs, monkeypatch):
     monkeypatch.setattr(fuzz, "feed", feed)
     with pytest.raises(fuzz.FuzzError, match="seed 1, input 0: IndexError"):
         fuzz.fuzz(codecs, fuzz.golden_streams(), 5, 0, seed=1)
+    monkeypatch.undo()
+    with pytest.raises(fuzz.FuzzError, match="latents that no sound file has"):
+        fuzz.fuzz(codecs, fuzz.golden_streams(), 500, 1, seed=1, sound={"other latents"})
 
 
 def container_of(codec, height, width, z=b"\0" * 50, y=b"\0" * 50):

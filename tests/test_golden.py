@@ -26,6 +26,13 @@ def test_every_case_of_both_families_is_kept():
     assert {p.stem for p in GOLDEN.glob("*.glic")} == set(STREAMS)
 
 
+def kept_pixels(name):
+    """The picture of a stream, which its hash in the manifest protects."""
+    pixels = np.asarray(Image.open(GOLDEN / f"{name}.png"))
+    assert hashlib.sha256(pixels.tobytes()).hexdigest() == STREAMS[name]["pixels_sha256"]
+    return pixels
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_stream_decodes_to_its_latents_and_pixels(codecs, name):
     entry = STREAMS[name]
@@ -41,7 +48,7 @@ def test_stream_decodes_to_its_latents_and_pixels(codecs, name):
     again = codec.encode(latents, container.height, container.width, grey)
     assert again == data  # the writer is as frozen as the reader
     if entry["pixels"]:
-        expected = np.asarray(Image.open(GOLDEN / f"{name}.png"))
+        expected = kept_pixels(name)
         pixels = codec.synthesise(latents, container.height, container.width, grey)
         assert pixels.shape == expected.shape
         assert np.abs(pixels.astype(int) - expected).max() <= 1
@@ -51,8 +58,14 @@ def check_reference_decoder(codecs, name):
     entry = STREAMS[name]
     codec = codecs[entry["family"]]
     data = (GOLDEN / f"{name}.glic").read_bytes()
-    y_hat, z = reference_decoder.decode(data, codec.model.weights, codec.family)
+    weights = codec.model.weights
+    y_hat, z = reference_decoder.decode(data, weights, codec.family)
     assert latents_sha256(Latents(y_hat, z)) == entry["latents_sha256"]
+    if entry["pixels"]:
+        expected = kept_pixels(name)
+        pixels = reference_decoder.decode_pixels(data, y_hat, weights, codec.family)
+        assert pixels.shape == expected.shape and pixels.dtype == np.uint8
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("name", QUICK)

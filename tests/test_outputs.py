@@ -30,18 +30,9 @@ KILLS = 50
 
 
 @pytest.fixture
-def run(codecs, monkeypatch, capsys):
-    """Runs encoder or decoder in this process; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(Codec, "from_checkpoint", lambda *a, **k: codecs["gmm"])
-
-    def run(module, *arguments):
-        script = Path(module.__file__).name
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments), *map(str, MODEL)])
-        with pytest.raises(SystemExit) as caught:
-            commandline.run(module.main)
-        return (caught.value.code, *capsys.readouterr())
-
-    return run
+def run(run_here):
+    """``run_here`` with the golden checkpoint's options."""
+    return lambda module, *arguments: run_here(module, *arguments, *MODEL)
 
 
 @pytest.fixture
@@ -119,6 +110,40 @@ def test_a_full_disk_leaves_nothing(run, photos):
     with file_size_limit(3000):
         code, _, err = run(decoder, "out", "-o", "back")
     assert code == 1 and "too large" in err and names(photos / "back") == []
+
+
+def test_data_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace", "link"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=real: calls.append(n) or f(*a))
+    commandline.publish(lambda p: images.atomic_write(p, b"1"), tmp_path / "a", overwrite=False)
+    commandline.publish(lambda p: images.atomic_write(p, b"2"), tmp_path / "a", overwrite=True)
+    assert calls == ["fsync", "replace", "link", "fsync", "replace", "replace"]
+
+
+def test_every_truncation_and_every_flipped_bit_is_one_line(run, photos):
+    """Through the command: each file is named with a reason, and no picture comes out."""
+    Image.fromarray(np.full((3, 5), 90, np.uint8)).save(photos / "in" / "dot.png")
+    assert run(encoder, "in/dot.png", "-o", "out")[0] == 0
+    sound = (photos / "out" / "dot.glic").read_bytes()
+    damaged = {f"cut{n}": sound[:n] for n in range(len(sound))}
+    for bit in range(8 * len(sound)):
+        value = int.from_bytes(sound, "little") ^ 1 << bit
+        damaged[f"bit{bit}"] = value.to_bytes(len(sound), "little")
+    folder = photos / "damaged"
+    folder.mkdir()
+    for name, data in damaged.items():
+        (folder / f"{name}.glic").write_bytes(data)
+    start = time.process_time()
+    code, out, err = run(decoder, "damaged", "-o", "back")
+    assert time.process_time() - start < len(damaged) * 0.05
+    lines = [line for line in err.splitlines() if line.startswith("damaged/")]
+    assert code == 1 and out == "to back/\n" and "Traceback" not in err
+    assert sorted(line.split(".glic: ")[0][8:] for line in lines) == sorted(damaged)
+    reasons = ("cut off", "damaged", "empty", "Not a GLIC file", "Format version 1 expected")
+    assert all(any(r in line for r in reasons) for line in lines)
+    assert names(photos / "back") == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(run, photos):
