@@ -126,14 +126,14 @@ class Codec:
         )
         return values[0] if single else values
 
-    def analyse(self, pixels):
-        """Latents of an image.
+    def transform(self, pixels):
+        """Latents of an image before they are rounded.
 
         Args:
           pixels: uint8 (H, W, 3) for RGB or (H, W) for grey, any size from 1x1.
 
         Returns:
-          ``Latents``.
+          y, float32 (h, w, N), and z, float32 (h/4, w/4, N), of the padded image.
 
         Raises:
           ValueError: for another dtype or shape.
@@ -152,8 +152,16 @@ class Codec:
         latent_coder.check_latents("y", y)
         z = self._hyper_analysis(y)
         latent_coder.check_latents("z", z)
+        return y, z
+
+    def quantise(self, y, z):
+        """``Latents`` of ``transform``'s y and z: y rounded, z rounded to its medians."""
         z_symbols = np.floor(z + (np.float32(0.5) - self.medians))
         return Latents(np.rint(y).astype(np.int32), z_symbols.astype(np.int32))
+
+    def analyse(self, pixels):
+        """``Latents`` of an image; takes and raises what ``transform`` does."""
+        return self.quantise(*self.transform(pixels))
 
     def _tile_side(self, height, width, reach):
         """Side in pixels of a tile without its border, a multiple of 64."""

@@ -1,0 +1,137 @@
+"""What --effort gains: python benchmarks/effort.py FOLDER [--models NAME ...] [--levels 0 3 9]
+
+Codes each image with each model at each level, with real bytes, and prints a line per model and
+level: iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
+lambda * distortion. With three models or more the BD-rate of each level against level 0 follows.
+The images' rows go to --output, one as soon as it is done; a second run does what is missing.
+"""
+
+import csv
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import commandline  # sets TensorFlow's log level, so it comes first
+
+import evaluation_curves  # isort:skip
+import images
+import metrics
+import refine
+from codec import Codec
+
+COLUMNS = ["model", "fingerprint", "level", "iterations", "image", "seconds", "bpp", "psnr"]
+COLUMNS += ["ms_ssim", "gain"]
+KEY = ("model", "fingerprint", "level", "iterations", "image")
+
+
+def read_rows(path):
+    """Rows of an earlier run."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def measure(codec, refiner, level, pixels):
+    """Results of one image at one level."""
+    start = time.perf_counter()
+    result = refiner.compress(pixels, level)
+    seconds = time.perf_counter() - start
+    if result.interrupted:
+        raise KeyboardInterrupt  # cut short: not what the level gives
+    restored = codec.decompress(result.data)
+    similarity = metrics.ms_ssim(pixels, restored)
+    return {
+        "seconds": round(seconds, 3),
+        "bpp": 8 * len(result.data) / (pixels.shape[0] * pixels.shape[1]),
+        "psnr": metrics.psnr(pixels, restored),
+        "ms_ssim": "" if similarity is None else similarity,
+        "gain": result.gain,
+    }
+
+
+def run_model(name, paths, levels, output, rows):
+    """Adds a model's missing rows to ``rows`` and to the file; returns its own."""
+    codec = Codec.load(name)
+    config = codec.model.config
+    refiner = refine.Refiner(codec, config["lmbda"], config.get("metric", "mse"))
+    own = []
+    for path in paths:
+        for level in levels:
+            iterations = refine.ITERATIONS[level]
+            key = (codec.model.name, codec.fingerprint.hex(), level, iterations, path.name)
+            key = tuple(map(str, key))
+            row = next((r for r in rows if tuple(str(r[k]) for k in KEY) == key), None)
+            if row is None:
+                row = dict(zip(KEY, key))
+                row.update(measure(codec, refiner, level, images.read_image(path).pixels))
+                rows.append(row)
+                fresh = not output.exists()
+                with open(output, "a", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    if fresh:
+                        writer.writeheader()
+                    writer.writerow(row)
+            own.append(row)
+    codec.close()
+    return own
+
+
+def summary(rows, level):
+    """Means of a model's rows at one level."""
+    own = [r for r in rows if int(r["level"]) == level]
+    ms_ssims = [float(r["ms_ssim"]) for r in own if r["ms_ssim"] != ""]
+    return {
+        "level": level,
+        "iterations": refine.ITERATIONS[level],
+        "seconds": statistics.median(float(r["seconds"]) for r in own),
+        **{k: statistics.mean(float(r[k]) for r in own) for k in ("bpp", "psnr", "gain")},
+        "ms_ssim": statistics.mean(ms_ssims) if ms_ssims else None,
+    }
+
+
+def curve(level, summaries):
+    """A level's ``evaluation_curves.Curve`` over the models."""
+    points = [
+        (s["bpp"], s["psnr"], s["ms_ssim"] and metrics.to_db(s["ms_ssim"]))
+        for s in summaries
+        if s["level"] == level
+    ]
+    return evaluation_curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
+
+
+def main():
+    """Measures what is missing and prints the tables."""
+    parser = commandline.parser_for(__doc__)
+    parser.add_argument("images", type=Path, nargs="+", help="files and folders")
+    parser.add_argument("--models", nargs="+", default=[commandline.DEFAULT_MODEL])
+    parser.add_argument("--levels", type=int, nargs="+", choices=range(10), default=[0, 3, 9])
+    parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
+    args = parser.parse_args()
+    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    rows, summaries = read_rows(args.output), []
+    print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
+    for name in args.models:
+        own = run_model(name, paths, args.levels, args.output, rows)
+        for level in args.levels:
+            s = summary(own, level)
+            similarity = "      -" if s["ms_ssim"] is None else f"{s['ms_ssim']:7.4f}"
+            print(
+                f"{name:18s} {level:5d} {s['iterations']:10d} {s['seconds']:7.1f} {s['bpp']:6.4f} "
+                f"{s['psnr']:6.2f} {similarity} {-s['gain']:+13.2%}",
+                flush=True,
+            )
+            summaries.append(s)
+    if 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS:
+        curves = [curve(level, summaries) for level in args.levels]
+        anchor = next(c for c in curves if c.name == "effort-0")
+        lines = evaluation_curves.describe(evaluation_curves.compare(curves, anchor, False))
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    commandline.run(main)
