@@ -6,11 +6,12 @@ Improving Inference for Neural Image Compression (NeurIPS 2020, arXiv 2006.04240
 stochastic Gumbel annealing. A latent between two integers is drawn to one of them, the nearer one
 more likely, by a relaxed sample whose temperature falls until it is as good as rounded.
 
-What differs from the paper: far fewer iterations, for which its samples are too noisy, so that the
-noise is left out (the soft rounding that remains hardens as the temperature falls); steps in
-proportion to the gradient, where Adam per latent would move those that hardly matter as fast as
-the others; the loss counts the image's own pixels only, so that the padding becomes cheap; and the
-best rounded latents on the way are kept. Large images pass in tiles, see refine_graph.py.
+What differs from the paper: far fewer iterations, with larger steps. The shortest searches leave
+the noise out, which they have no time to average (the soft rounding that remains hardens as the
+temperature falls). Adam's second moment is partly or wholly the mean over all latents: the step of
+one that hardly matters stays small, where Adam alone would move it as fast as the others. The loss
+counts the image's own pixels only, so that the padding becomes cheap, and the best rounded latents
+on the way are kept. Large images pass in tiles, see refine_graph.py.
 """
 
 import collections
@@ -23,7 +24,12 @@ from refine_graph import LatentLoss
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
 ITERATIONS = (0, 4, 10, 20, 30, 45, 70, 100, 150, 240)
-RATE_START, RATE_END = 0.1, 0.02  # of a latent with a gradient of average size, in steps of 1
+NOISY_FROM = 30  # iterations from which samples are noisy
+# The learning rate, in quantisation steps, falls by FALL to the end. Longer searches begin lower.
+RATE, RATE_POWER = 0.1, 0.35
+FALL, NOISY_FALL = 5, 7
+OWN_SHARE = 0.5  # of a latent's own gradient in its second moment, in noisy searches
+SEED = 1  # of the samples: the same image gives the same file
 TEMPERATURE_START, TEMPERATURE_END = 0.5, 0.1
 BETAS, EPSILON = (0.9, 0.99), 1e-12
 CHECK_EVERY = 20  # iterations between measurements of the rounded latents
@@ -37,40 +43,47 @@ class RefineError(ValueError):
     """An image or a model for which refinement is not possible."""
 
 
-def soft_rounding(values, temperature):
-    """The expected relaxed sample between floor and ceiling, and its slope; arrays like values."""
+def soft_rounding(values, temperature, noise=0.0):
+    """A relaxed sample between floor and ceiling, and its slope; arrays like values.
+
+    ``noise`` is the difference of two Gumbel variables, which is logistic, or 0.
+    """
     floor = np.floor(values)
     offset = np.clip(values - floor, EDGE, 1 - EDGE)
     scale = np.float32(1 / temperature**2)  # of the preference, and of the relaxed sample
     preference = (np.arctanh(offset) - np.arctanh(1 - offset)) * scale
+    preference += noise / np.float32(temperature)
     share = 1 / (1 + np.exp(-np.clip(preference, -30, 30)))
     slope = (1 / (1 - offset**2) + 1 / (1 - (1 - offset) ** 2)) * scale
     return floor + share, share * (1 - share) * slope
 
 
 class Descent:
-    """Adam (Kingma and Ba, ICLR 2015) with one second moment per array, the mean over it.
+    """Adam (Kingma and Ba, ICLR 2015) with a second moment that leans on the mean of its array.
 
     Args:
       arrays: list of NumPy arrays, which change in place.
+      own_share: part of an element's own gradient in its second moment; the rest is the mean's.
     """
 
-    def __init__(self, arrays):
-        self._arrays = arrays
+    def __init__(self, arrays, own_share=0.0):
+        self._arrays, self._own_share = arrays, np.float32(own_share)
         self._means = [np.zeros_like(a) for a in arrays]
-        self._squares = [0.0] * len(arrays)
+        self._squares = [np.zeros_like(a) for a in arrays]
         self._step = 0
 
     def step(self, gradients, rate):
         """One update with the learning rate ``rate``."""
         self._step += 1
         first, second = BETAS
-        for i, (array, gradient, mean) in enumerate(zip(self._arrays, gradients, self._means)):
+        state = zip(self._arrays, gradients, self._means, self._squares)
+        for array, gradient, mean, square in state:
             mean += (1 - first) * (gradient - mean)
-            square = np.mean(np.square(gradient), dtype=np.float64)
-            self._squares[i] += (1 - second) * (float(square) - self._squares[i])
-            root = math.sqrt(self._squares[i] / (1 - second**self._step)) + EPSILON
-            array -= np.float32(rate / (1 - first**self._step) / root) * mean
+            own = np.square(gradient)
+            typical = np.float32(np.mean(own, dtype=np.float64))
+            square += (1 - second) * (typical + self._own_share * (own - typical) - square)
+            root = np.sqrt(square / np.float32(1 - second**self._step)) + np.float32(EPSILON)
+            array -= np.float32(rate / (1 - first**self._step)) * mean / root
 
 
 class Refiner:
@@ -112,7 +125,11 @@ class Refiner:
         best_loss, best = math.inf, self._codec.quantise(y, z)
         z -= self._codec.medians
         interrupted = False
-        descent = Descent([y, z])
+        noisy = iterations >= NOISY_FROM
+        start = RATE * min(1, NOISY_FROM / max(1, iterations)) ** RATE_POWER
+        end = start / (NOISY_FALL if noisy else FALL)
+        descent = Descent([y, z], OWN_SHARE if noisy else 0.0)
+        random = np.random.default_rng(SEED)
         try:
             for i in range(iterations):
                 if i and i % CHECK_EVERY == 0:
@@ -120,10 +137,11 @@ class Refiner:
                 done = i / max(1, iterations - 1)
                 temperature = _falling(TEMPERATURE_START, TEMPERATURE_END, done)
                 (y_soft, y_slope), (z_soft, z_slope) = (
-                    soft_rounding(v, temperature) for v in (y, z)
+                    soft_rounding(v, temperature, _logistic(random, v.shape) if noisy else 0.0)
+                    for v in (y, z)
                 )
                 loss, (y_gradient, z_gradient) = self._loss.gradients(pixels, y_soft, z_soft)
-                rate = _falling(RATE_START, RATE_END, done)
+                rate = _falling(start, end, done)
                 descent.step([y_gradient * y_slope, z_gradient * z_slope], rate)
                 if progress:
                     progress(loss)
@@ -186,6 +204,12 @@ class Refiner:
         else:
             distortion = 1 - metrics.ms_ssim(pixels, restored)
         return 8 * len(data) / (height * width) + self._lmbda * distortion
+
+
+def _logistic(random, shape):
+    """Logistic noise, float32, from a ``numpy.random.Generator``."""
+    uniform = np.clip(random.random(shape, np.float32), EDGE, 1 - EDGE)
+    return np.log(uniform) - np.log1p(-uniform)
 
 
 def _falling(start, end, done):

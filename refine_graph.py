@@ -38,7 +38,7 @@ class LatentLoss:
     """bpp + lambda * distortion as a function of an image's latents. Builds its graph once.
 
     Gradients pass the synthesis transform in bfloat16, which takes half the time and memory; their
-    error is a twentieth of their norm. ``loss`` is in float32.
+    error was 5 % of their norm on a photograph at 64 filters. ``loss`` is in float32.
 
     Args:
       codec: ``codec.Codec``.

@@ -101,6 +101,14 @@ def test_tiled_search_gains_as_much(codecs, metric, lmbda, monkeypatch):
     assert tiled.gain > 0.8 * whole.gain > 0
 
 
+def test_noisy_searches_gain_and_repeat(codecs, monkeypatch):
+    monkeypatch.setattr(refine, "NOISY_FROM", 10)
+    pixels = picture(64, 100)
+    refiner = refine.Refiner(codecs["gmm"], 0.001)
+    first, second = (refiner.compress(pixels, 2) for _ in range(2))
+    assert first.gain > 0 and first.data == second.data
+
+
 def test_soft_rounding_hardens_and_has_the_slope_it_says():
     values = np.array([-1.7, -0.4, 0.2, 0.45, 3.6], np.float64)
     soft, slope = refine.soft_rounding(values, 0.5)
