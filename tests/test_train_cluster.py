@@ -177,6 +177,17 @@ def wait_for(path, pattern):
     raise AssertionError(f"{pattern!r} not found in {path.name}:\n{path.read_text()}")
 
 
+def start_and_lose_a_worker(cluster):
+    """Starts all and kills worker 1 after 50 steps; the chief's log and the step that was lost."""
+    cluster.start("ps", 0)
+    cluster.start("worker", 1)
+    chief = cluster.start("worker", 0)
+    wait_for(chief, r"step 50:")
+    cluster.signal("worker", 1, signal.SIGKILL)
+    wait_for(chief, r"Waiting for worker 1")
+    return chief, int(wait_for(chief, r"Step (\d+) was lost")[1])
+
+
 @pytest.fixture
 def machines(tmp_path):
     made = []
@@ -198,14 +209,8 @@ def machines(tmp_path):
 def test_lost_machines_are_waited_for_and_nothing_is_lost(machines, tmp_path):
     """A parameter server and two workers on loopback; a worker, then the server are killed."""
     cluster = machines("--steps", "300", "--valid-every", "100", "--save-minutes", "0.05")
-    cluster.start("ps", 0)
+    chief, lost = start_and_lose_a_worker(cluster)
     cluster.start("worker", 1)
-    chief = cluster.start("worker", 0)
-    wait_for(chief, r"step 50:")
-    cluster.signal("worker", 1, signal.SIGKILL)
-    wait_for(chief, r"Waiting for worker 1")
-    cluster.start("worker", 1)
-    lost = int(wait_for(chief, r"Step (\d+) was lost")[1])
     assert int(wait_for(chief, r"training goes on at step (\d+)")[1]) == lost  # nothing was lost
     wait_for(chief, r"training goes on[\s\S]*step \d+: loss")
     cluster.signal("ps", 0, signal.SIGKILL)
@@ -225,13 +230,7 @@ def test_lost_machines_are_waited_for_and_nothing_is_lost(machines, tmp_path):
 @pytest.mark.slow
 def test_a_chief_that_is_asked_to_leave_saves_without_the_lost_worker(machines, tmp_path):
     cluster = machines("--steps", "100000", "--optimizer", "adam")
-    cluster.start("ps", 0)
-    cluster.start("worker", 1)
-    chief = cluster.start("worker", 0)
-    wait_for(chief, r"step 50:")
-    cluster.signal("worker", 1, signal.SIGKILL)
-    wait_for(chief, r"Waiting for worker 1")
-    lost = int(wait_for(chief, r"Step (\d+) was lost")[1])
+    chief, lost = start_and_lose_a_worker(cluster)
     assert cluster.signal("worker", 0, signal.SIGTERM) == 0, cluster.said()
     assert f"Saved at step {lost} after SIGTERM" in chief.read_text()
     assert weights_of(tmp_path / "runs" / "tiny")["progress/step"] == lost
