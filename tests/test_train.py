@@ -156,22 +156,22 @@ def test_schedules():
     assert training_graph.schedule("step", 0.8, 1000, 300) == 0.1
 
 
-def training(family, optimizer, precision):
+def training(family, optimizer, precision, metric="mse", batch=2, patch=64):
     """(graph, feed) of a tiny training step on a fixed batch; the feed lacks the step."""
     tf.set_random_seed(1)
     graph = training_graph.build_training(
         family=family,
         num_filters=8,
-        lmbda=0.0075,
-        metric="mse",
+        lmbda=0.0075 if metric == "mse" else 12.0,
+        metric=metric,
         precision=precision,
         optimizer=optimizer,
         seed=1,
         average=0.9,
-        batch=2,
-        patch=64,
+        batch=batch,
+        patch=patch,
     )
-    x = np.stack([photograph(i)[:64, :64] for i in range(2)])
+    x = np.stack([photograph(i, patch, patch) for i in range(batch)])
     return graph, {graph.x: x, graph.learning_rate: 3e-3, graph.clip_norm: np.inf}
 
 
@@ -187,6 +187,21 @@ def test_loss_falls_on_a_fixed_batch_in_bfloat16_with_grappler():
         losses = losses_of(session, *training("gmm", "adam", "bfloat16"))
     assert 5 < losses[0] < 120  # a sane start: x_hat near 0.5
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("family", ["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
+def test_loss_falls_and_similarity_rises_with_ms_ssim(family):
+    with tf.Graph().as_default(), tf.Session(config=training_graph.session_config(1)) as session:
+        graph, feed = training(family, "adam", "float32", "ms-ssim", batch=1, patch=192)
+        session.run(tf.global_variables_initializer())
+        before = session.run(graph.losses, {**feed, graph.step: 0})
+        for step in range(30):
+            session.run(graph.train, {**feed, graph.step: step})
+        after = session.run(graph.losses, {**feed, graph.step: 0})
+    assert after.loss < 0.8 * before.loss
+    assert after.ms_ssim > before.ms_ssim + 0.1
+    rate = after.bpp_y + after.bpp_z
+    assert after.loss == pytest.approx(rate + 12 * (1 - after.ms_ssim), rel=1e-5)
 
 
 def test_loss_falls_with_soap_and_a_refused_step_changes_nothing():

@@ -228,10 +228,18 @@ def test_lost_machines_are_waited_for_and_nothing_is_lost(machines, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_chief_that_is_asked_to_leave_saves_without_the_lost_worker(machines, tmp_path):
+def test_a_chief_that_is_asked_to_leave_saves_without_the_lost_worker_and_can_return(
+    machines, tmp_path
+):
     cluster = machines("--steps", "100000", "--optimizer", "adam")
     chief, lost = start_and_lose_a_worker(cluster)
     assert cluster.signal("worker", 0, signal.SIGTERM) == 0, cluster.said()
     assert f"Saved at step {lost} after SIGTERM" in chief.read_text()
     assert weights_of(tmp_path / "runs" / "tiny")["progress/step"] == lost
+    # The parameter server was there all the time, with the weights of the step that was lost.
+    cluster.start("worker", 1)
+    chief = cluster.start("worker", 0)
+    wait_for(chief, rf"Resumed at step {lost} [\s\S]*step {lost + 50}: loss")
+    assert cluster.signal("worker", 0, signal.SIGTERM) == 0, cluster.said()
+    assert weights_of(tmp_path / "runs" / "tiny")["progress/step"] >= lost + 50
     assert cluster.signal("ps", 0, signal.SIGINT) == 130
