@@ -13,8 +13,6 @@ import tqdm
 
 import targets
 
-LARGE_SAMPLES = 12_000_000  # of a picture: 4 megapixels in colour
-
 # A coded image: the ``Codec``, its ``Latents``, the file's bytes, notes for the report line,
 # whether Ctrl-C ended the search of --effort, and the decoded pixels where they are known.
 Coded = collections.namedtuple("Coded", "codec latents data notes interrupted restored")
@@ -141,16 +139,6 @@ def refine_latents(refiner, level, path, pixels):
         return refiner.compress(pixels, level, progress)
 
 
-def ms_ssim_of(pixels, restored):
-    """``metrics.ms_ssim``, for large pictures one channel at a time, which takes less memory."""
-    import metrics
-
-    if pixels.ndim == 2 or pixels.size <= LARGE_SAMPLES:
-        return metrics.ms_ssim(pixels, restored)
-    values = [metrics.ms_ssim(pixels[..., c], restored[..., c]) for c in range(pixels.shape[2])]
-    return None if None in values else sum(values) / len(values)
-
-
 def code_image(codec, refiner, level, path, pixels):
     """Compresses pixels with one model.
 
@@ -216,7 +204,7 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
         if restored is None:
             restored = codec.synthesise(latents, height, width, pixels.ndim == 2)
         result["psnr"] = metrics.psnr(pixels, restored)
-        result["ms_ssim"] = ms_ssim_of(pixels, restored)
+        result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
     return result
 
 

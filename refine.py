@@ -34,7 +34,6 @@ TEMPERATURE_START, TEMPERATURE_END = 0.5, 0.1
 BETAS, EPSILON = (0.9, 0.99), 1e-12
 CHECK_EVERY = 20  # iterations between measurements of the rounded latents
 EDGE = 1e-5  # keeps atanh and its slope finite
-ROWS = 256  # of pixels that are compared at a time
 
 Refined = collections.namedtuple("Refined", "latents data gain interrupted")
 
@@ -196,11 +195,7 @@ class Refiner:
         height, width = pixels.shape[:2]
         restored = self._codec.synthesise(latents, height, width, pixels.ndim == 2)
         if self._metric == "mse":
-            squares = 0.0
-            for top in range(0, height, ROWS):
-                rows = slice(top, top + ROWS)
-                squares += np.sum(np.square(pixels[rows].astype(np.float64) - restored[rows]))
-            distortion = squares / pixels.size
+            distortion = metrics.mse(pixels, restored)
         else:
             distortion = 1 - metrics.ms_ssim(pixels, restored)
         return 8 * len(data) / (height * width) + self._lmbda * distortion

@@ -26,14 +26,21 @@ def _blur(t):
     return tf.nn.depthwise_conv2d(t, window[None, :, :, None], (1, 1, 1, 1), "VALID")
 
 
-def _similarities(a, b):
-    """(Structure and contrast, the same times luminance), means over the pixels, (B, 3) each."""
+def similarity_maps(a, b):
+    """Similarity of one scale under each window's position.
+
+    Args:
+      a, b: (B, H, W, C) float32 in [0, 1], H and W at least 11.
+
+    Returns:
+      Structure and contrast, and the same times luminance: (B, H - 10, W - 10, C) float32 each.
+    """
     mean_a, mean_b = _blur(a), _blur(b)
     product, squares = mean_a * mean_b, tf.square(mean_a) + tf.square(mean_b)
     luminance = (2 * product + C1) / (squares + C1)
     covariance, variances = _blur(a * b) - product, _blur(tf.square(a) + tf.square(b)) - squares
     structure = (2 * covariance + C2) / (variances + C2)
-    return tf.reduce_mean(structure, (1, 2)), tf.reduce_mean(luminance * structure, (1, 2))
+    return structure, luminance * structure
 
 
 def _halve(t):
@@ -56,7 +63,8 @@ def ms_ssim(a, b):
     for scale, weight in enumerate(WEIGHTS):
         if scale:
             a, b = _halve(a), _halve(b)
-        structure, with_luminance = _similarities(a, b)
+        structure, with_luminance = similarity_maps(a, b)
         similarity = with_luminance if scale == len(WEIGHTS) - 1 else structure
+        similarity = tf.reduce_mean(similarity, (1, 2))
         factors.append(tf.maximum(similarity, LEAST) ** weight)
     return tf.reduce_mean(tf.reduce_prod(tf.stack(factors), 0), -1)
