@@ -51,6 +51,12 @@ def check(path, image_paths, curve_names):
             )
 
 
+def rounded(row):
+    """A row with the measured values rounded to the digits of RDdata/."""
+    digits = {name: _DIGITS.get(name) for name, value in row.items() if value is not None}
+    return {k: round(v, digits[k]) if digits.get(k) else v for k, v in row.items()}
+
+
 def rows_of(means, learned):
     """Rows of the models, by rising rate.
 
@@ -69,14 +75,13 @@ def rows_of(means, learned):
     for mean in sorted(ours, key=lambda m: m["bpp"]):
         codec = codecs[mean["codec"]]
         values = {name: mean[_MEANS.get(name, name)] for name in _DIGITS}
-        row = {n: None if v is None else round(v, _DIGITS[n]) for n, v in values.items()}
-        row.update(
+        values.update(
             setting=codec.name,
             lmbda=codec.config.get("lmbda"),
             filters=codec.config.get("num_filters"),
             fingerprint=codec.fingerprint,
         )
-        rows.append(row)
+        rows.append(rounded(values))
     return rows
 
 

@@ -100,7 +100,7 @@ class Run:
         self._crops, self._valid_every, self._save_seconds = crops, valid_every, save_seconds
         self._end, self._placement, self._cluster = end, placement, cluster
         self._init_from, self._config = init_from, training_graph.session_config(threads)
-        self._stop_signal, self._lost_in_a_row = None, 0
+        self._stop_signal, self._suspended, self._lost_in_a_row = None, False, 0
         self._log = self._valid = self._summaries = None
         self._graph = tf.Graph()
         with self._graph.as_default(), tf.device(placement.host):
@@ -198,7 +198,9 @@ class Run:
             print("This run is complete; extend --steps or --hours to go on.")
             return True
         self._batches = self._new_batches()
-        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: self._on_signal for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers[signal.SIGCONT] = self._on_continue
+        previous = {number: signal.signal(number, f) for number, f in handlers.items()}
         try:
             self._loop()
         finally:
@@ -218,6 +220,10 @@ class Run:
         del frame
         self._stop_signal = signal.Signals(number).name
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
+
+    def _on_continue(self, number, frame):
+        del number, frame
+        self._suspended = True
 
     def _new_batches(self):
         batch, patch, seed = (self._settings[key] for key in ("batch", "patch", "seed"))
@@ -287,6 +293,9 @@ class Run:
                     clock = time.monotonic()  # waiting is no training
                     continue
                 now = time.monotonic()
+                if self._suspended:  # by Ctrl-Z or SIGSTOP, which is no training
+                    clock, averages = now, Averages(self._batches.waited)
+                    self._suspended = False
                 self.seconds, clock = self.seconds + now - clock, now
                 in_a_row = 0 if values else in_a_row + 1
                 if values:

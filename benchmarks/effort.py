@@ -4,6 +4,8 @@ Codes each image with each model at each level, with real bytes, and prints a li
 level: iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
 lambda * distortion. With three models or more the BD-rate of each level against level 0 follows.
 The images' rows go to --output, one as soon as it is done; a second run does what is missing.
+--rddata FOLDER writes each level's points on the 24 Kodak images to gmm_mse_effort3_measured.csv
+and so on there, in the form of RDdata/.
 """
 
 import csv
@@ -17,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import commandline  # sets TensorFlow's log level, so it comes first
 
 import evaluation_curves  # isort:skip
+import evaluation_rddata
+import evaluation_tables
 import images
 import metrics
 import refine
@@ -54,7 +58,7 @@ def measure(codec, refiner, level, pixels):
 
 
 def run_model(name, paths, levels, output, rows):
-    """Adds a model's missing rows to ``rows`` and to the file; returns its own."""
+    """Adds a model's missing rows to ``rows`` and to the file; returns its own and its config."""
     codec = Codec.load(name)
     config = codec.model.config
     refiner = refine.Refiner(codec, config["lmbda"], config.get("metric", "mse"))
@@ -77,7 +81,7 @@ def run_model(name, paths, levels, output, rows):
                     writer.writerow(row)
             own.append(row)
     codec.close()
-    return own
+    return own, config
 
 
 def summary(rows, level):
@@ -103,6 +107,25 @@ def curve(level, summaries):
     return evaluation_curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
 
 
+def write_rddata(folder, level, summaries):
+    """Writes the points of one level, as ``evaluation_rddata`` does those without a search."""
+    own = [s for s in summaries if s["level"] == level]
+    rows = []
+    for s in sorted(own, key=lambda s: s["bpp"]):
+        row = dict(zip(evaluation_rddata.COLUMNS[1:4], (s["bpp"], s["psnr"], s["ms_ssim"])))
+        config = s["config"]
+        row.update(setting=s["model"], lmbda=config["lmbda"], filters=config["num_filters"])
+        row.update(ms_ssim_db=metrics.to_db(s["ms_ssim"]), fingerprint=config["fingerprint"])
+        rows.append(evaluation_rddata.rounded(row))
+    kind = {(s["config"]["family"], s["config"].get("metric", "mse")) for s in own}
+    if len(kind) != 1:
+        raise commandline.UsageError("--rddata: models of one family and metric expected.")
+    family, metric = kind.pop()
+    path = folder / f"{family}_{metric.replace('-', '_')}_effort{level}_measured.csv"
+    evaluation_tables.write_csv(rows, evaluation_rddata.COLUMNS, path)
+    print(f"wrote {path}")
+
+
 def main():
     """Measures what is missing and prints the tables."""
     parser = commandline.parser_for(__doc__)
@@ -110,15 +133,18 @@ def main():
     parser.add_argument("--models", nargs="+", default=[commandline.DEFAULT_MODEL])
     parser.add_argument("--levels", type=int, nargs="+", choices=range(10), default=[0, 3, 9])
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
+    parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    if args.rddata and not evaluation_curves.is_kodak(path.stem for path in paths):
+        raise commandline.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     rows, summaries = read_rows(args.output), []
     print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
     for name in args.models:
-        own = run_model(name, paths, args.levels, args.output, rows)
+        own, config = run_model(name, paths, args.levels, args.output, rows)
         for level in args.levels:
-            s = summary(own, level)
+            s = {"model": Path(name).name, "config": config, **summary(own, level)}
             similarity = "      -" if s["ms_ssim"] is None else f"{s['ms_ssim']:7.4f}"
             print(
                 f"{name:18s} {level:5d} {s['iterations']:10d} {s['seconds']:7.1f} {s['bpp']:6.4f} "
@@ -131,6 +157,8 @@ def main():
         anchor = next(c for c in curves if c.name == "effort-0")
         lines = evaluation_curves.describe(evaluation_curves.compare(curves, anchor, False))
         print("\n".join(lines))
+    for level in filter(None, args.levels if args.rddata else ()):
+        write_rddata(args.rddata, level, summaries)
 
 
 if __name__ == "__main__":

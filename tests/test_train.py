@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -274,10 +275,14 @@ def test_export_again_gives_the_same_model(finished, folder):
 
 def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
+    real, suspended = time.monotonic, [0]
 
     def interrupted(self, loop=training_loop.Run._loop, step=training_loop.Run._one_step):
         def three(pixels):
             values = step(self, pixels)
+            if self.step == 2:
+                suspended[0] = 3600  # seconds
+                os.kill(os.getpid(), signal.SIGCONT)
             if self.step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
             return values
@@ -288,8 +293,10 @@ def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
     assert threading.current_thread() is threading.main_thread()  # where signals arrive
     with monkeypatch.context() as patch:
         patch.setattr(training_loop.Run, "_loop", interrupted)
+        patch.setattr(training_loop.time, "monotonic", lambda: real() + suspended[0])
         assert command(folder, runs, "--steps", "6") == 0
     assert weights_of(runs / "tiny")["progress/step"] == 3
+    assert float(rows_of(runs / "tiny" / "log.csv")[-1]["hours"]) < 0.5  # not that it was suspended
     assert not (tmp_path / "models").exists()
     assert command(folder, runs) == 0
     wanted, found = weights_of(finished / "runs" / "tiny"), weights_of(runs / "tiny")

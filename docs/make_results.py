@@ -1,0 +1,163 @@
+"""Writes what RDdata/ and models/ say into the documents: python docs/make_results.py [--check]
+
+From each model's config.json, from its Kodak points in RDdata/ (evaluate.py --rddata) and from the
+count of its graph come the table of models/README.md; from RDdata/ alone the tables of rates in
+both READMEs and docs/rd_kodak.png. --check writes nothing and fails where a document is out of
+date.
+"""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import commandline  # sets TensorFlow's log level, so it comes first
+
+import evaluation_complexity  # isort:skip
+import evaluation_curves
+import evaluation_plots
+from metrics import to_db
+
+ROOT = commandline.ROOT
+RDDATA, MODELS = ROOT / "RDdata", ROOT / "models"
+OTHERS = {
+    "classic_jpeg_444_measured": "JPEG 4:4:4, optimised Huffman",
+    "classic_jpeg_420_measured": "JPEG 4:2:0, optimised Huffman",
+    "classic_webp_measured": "WebP",
+    "classic_jpeg2000_rate_measured": "JPEG 2000",
+    "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4 (libaom, speed 6)",
+    "bpg_444_published": "BPG 4:4:4, published",
+    "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265, slow)",
+    "cheng2020_mse_published": "Cheng et al. 2020, published",
+    "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
+}
+PLOTTED = (
+    "cheng2020_mse_published",
+    "classic_hevc_444_8b_measured",
+    "classic_webp_measured",
+    "classic_jpeg2000_rate_measured",
+    "classic_jpeg_444_measured",
+)
+
+
+def ours():
+    """Our measured curves: list of (title, rows of the file, ``Curve``), plain ones first."""
+    found = []
+    for path in sorted(RDDATA.glob("g*_measured.csv"), key=lambda p: (len(p.stem), p.stem)):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        title = path.stem.replace("_measured", "").replace("_", " ").replace("effort", "--effort ")
+        curve = evaluation_curves.published(path.stem)
+        found.append((title, rows, curve._replace(label=f"{title} (ours)", kind="model")))
+    return found
+
+
+def dash(value, form):
+    """A number, or a dash where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def models_table(curves):
+    """Markdown table of every model folder, its training, size and Kodak figures."""
+    measured = {row["fingerprint"]: row for _, rows, _ in curves[::-1] for row in rows}
+    lines = [
+        "| name | family | N | lambda | metric | started from | steps | hours | images "
+        "| parameters | kMAC/pixel | Kodak bpp | PSNR | MS-SSIM |",
+        "| --- | --- | ---: | ---: | --- | --- | ---: | ---: | ---: "
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for path in sorted(MODELS.glob("*/config.json")):
+        c = json.loads(path.read_text(encoding="utf-8"))
+        counts = evaluation_complexity.count(c["family"], c["num_filters"]).values()
+        parameters, macs = (sum(values) for values in zip(*counts))
+        row = measured.get(c["fingerprint"], {})
+        kodak = [float(row[k]) if row.get(k) else None for k in ("bpp", "psnr_db", "ms_ssim")]
+        start = f"`{Path(c['init_from']).name}`" if c["init_from"] else "scratch"
+        lines.append(
+            f"| `{path.parent.name}` | {c['family']} | {c['num_filters']} | {c['lmbda']:g} "
+            f"| {c['metric']} | {start} | {c['steps']:,} | {c['hours']:.2f} | {c['images']} "
+            f"| {parameters:,} | {macs / 1000:.1f} | {dash(kodak[0], '.4f')} "
+            f"| {dash(kodak[1], '.2f')} | {dash(kodak[2], '.4f')} |"
+        )
+    return lines
+
+
+def rates_table(curves):
+    """Markdown table: bits of our curves against the others at equal PSNR."""
+    shown = [(title, curve) for title, _, curve in curves if " ms ssim" not in title]
+    lines = [
+        "| against | " + " | ".join(f"`{title}`" for title, _ in shown) + " |",
+        "| --- |" + " ---: |" * len(shown),
+    ]
+    for name, label in OTHERS.items():
+        anchor = evaluation_curves.published(name)
+        cells = []
+        for _, curve in shown:
+            rows = evaluation_curves.compare([curve], anchor, True)
+            row = next(r for r in rows if r["metric"] == "psnr")
+            part = "" if (row["overlap"] or 1) > 0.995 else f" ({row['overlap']:.0%})"
+            cells.append("-" if row["percent"] is None else f"{row['percent']:+.1f} %{part}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def kodak_table(curves):
+    """Markdown table of our points."""
+    lines = ["| | model | bpp | PSNR | MS-SSIM | dB |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    for title, rows, _ in curves:
+        for row in rows:
+            similarity = float(row["ms_ssim"])
+            lines.append(
+                f"| {title} | `{row['setting']}` | {float(row['bpp']):.4f} "
+                f"| {float(row['psnr_db']):.2f} dB | {similarity:.4f} | {to_db(similarity):.2f} |"
+            )
+    return lines
+
+
+def with_table(text, mark, lines):
+    """A document with new lines between ``<!-- MARK -->`` and ``<!-- end MARK -->``."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end {mark} -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise commandline.UsageError(f"No {begin.strip()} ... {end} in the document.")
+    return head + begin + "\n".join(lines) + "\n" + closed + tail
+
+
+def documents(curves):
+    """Dict of path to up-to-date text."""
+    readme, models = ROOT / "README.md", MODELS / "README.md"
+    text = with_table(readme.read_text(encoding="utf-8"), "kodak", kodak_table(curves))
+    text = with_table(text, "rates", rates_table(curves))
+    record = with_table(models.read_text(encoding="utf-8"), "models", models_table(curves))
+    return {readme: text, models: record}
+
+
+def main():
+    """Writes or checks."""
+    parser = commandline.parser_for(__doc__)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    curves = ours()
+    texts = documents(curves)
+    stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    if args.check:
+        if stale:
+            names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+            print(f"Out of date: {names}; run python docs/make_results.py", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(texts[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
+    shown = [curve for title, _, curve in curves if title.startswith("gmm mse")]
+    shown += [evaluation_curves.published(name) for name in PLOTTED]
+    caption = "24 Kodak images, real files"
+    for path in evaluation_plots.draw(shown, "psnr", ROOT / "docs" / "rd_kodak", caption):
+        print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    commandline.run(main)
