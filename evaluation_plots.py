@@ -15,14 +15,15 @@ def colours_of(curves):
     return {c.name: COLOURS[i % len(COLOURS)] for i, c in enumerate(ranked)}
 
 
-def draw(curves, metric, path, caption):
+def draw(curves, metric, path, caption, suffixes=(".png", ".svg")):
     """Writes one plot.
 
     Args:
       curves: list of ``evaluation_curves.Curve``; those without the metric are left out.
       metric: "psnr" or "ms_ssim_db".
-      path: output, without suffix; ``.png`` and ``.svg`` are written.
+      path: output, without suffix.
       caption: title, which says on which images.
+      suffixes: of the files to write.
 
     Returns:
       The list of paths written, empty where no curve has the metric.
@@ -55,9 +56,10 @@ def draw(curves, metric, path, caption):
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    paths = [path.with_suffix(s) for s in (".png", ".svg")]
+    paths = [path.with_suffix(suffix) for suffix in suffixes]
     # Text stays text, and without a date and with fixed ids the same results give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "glic"}):
-        figure.savefig(paths[0], dpi=150)
-        figure.savefig(paths[1], metadata={"Date": None})
+        for file in paths:
+            dated = {"metadata": {"Date": None}} if file.suffix == ".svg" else {}
+            figure.savefig(file, dpi=150, **dated)
     return paths

@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,12 @@ def test_points_of_our_models():
         for row in check_own(path):
             config = FOLDER.parent / "models" / row["setting"] / "config.json"
             assert json.loads(config.read_text())["fingerprint"] == row["fingerprint"], row
+
+
+def test_documents_show_these_points():
+    command = [sys.executable, "docs/make_results.py", "--check"]
+    result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_readme_names_every_file_and_no_other():
