@@ -4,8 +4,8 @@ Codes each image with each model at each level, with real bytes, and prints a li
 level: iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
 lambda * distortion. With three models or more the BD-rate of each level against level 0 follows.
 The images' rows go to --output, one as soon as it is done; a second run does what is missing.
---rddata FOLDER writes each level's points on the 24 Kodak images to gmm_mse_effort3_measured.csv
-and so on there, in the form of RDdata/.
+--rddata FOLDER writes the points of each level but 0 on the 24 Kodak images there, in the form of
+RDdata/: gmm_mse_effort3_measured.csv and so on.
 """
 
 import csv
@@ -23,6 +23,7 @@ import evaluation_rddata
 import evaluation_tables
 import images
 import metrics
+import models
 import refine
 from codec import Codec
 
@@ -107,6 +108,19 @@ def curve(level, summaries):
     return evaluation_curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
 
 
+def kind_of(config):
+    """Family and metric of a model."""
+    return config["family"], config.get("metric", "mse")
+
+
+def check_rddata(paths, names):
+    """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
+    if not evaluation_curves.is_kodak(path.stem for path in paths):
+        raise commandline.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+    if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
+        raise commandline.UsageError("--rddata needs models of one family and metric.")
+
+
 def write_rddata(folder, level, summaries):
     """Writes the points of one level, as ``evaluation_rddata`` does those without a search."""
     own = [s for s in summaries if s["level"] == level]
@@ -117,10 +131,7 @@ def write_rddata(folder, level, summaries):
         row.update(setting=s["model"], lmbda=config["lmbda"], filters=config["num_filters"])
         row.update(ms_ssim_db=metrics.to_db(s["ms_ssim"]), fingerprint=config["fingerprint"])
         rows.append(evaluation_rddata.rounded(row))
-    kind = {(s["config"]["family"], s["config"].get("metric", "mse")) for s in own}
-    if len(kind) != 1:
-        raise commandline.UsageError("--rddata: models of one family and metric expected.")
-    family, metric = kind.pop()
+    family, metric = kind_of(own[0]["config"])
     path = folder / f"{family}_{metric.replace('-', '_')}_effort{level}_measured.csv"
     evaluation_tables.write_csv(rows, evaluation_rddata.COLUMNS, path)
     print(f"wrote {path}")
@@ -136,8 +147,8 @@ def main():
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     paths = images.collect(args.images, images.IMAGE_SUFFIXES)
-    if args.rddata and not evaluation_curves.is_kodak(path.stem for path in paths):
-        raise commandline.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+    if args.rddata:
+        check_rddata(paths, args.models)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     rows, summaries = read_rows(args.output), []
     print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")

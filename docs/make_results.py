@@ -1,8 +1,8 @@
 """Writes what RDdata/ and models/ say into the documents: python docs/make_results.py [--check]
 
 From each model's config.json, from its Kodak points in RDdata/ (evaluate.py --rddata) and from the
-count of its graph come the table of models/README.md; from RDdata/ alone the tables of rates in
-both READMEs and docs/rd_kodak.png. --check writes nothing and fails where a document is out of
+count of its graph comes the table of models/README.md; from RDdata/ alone the tables of README.md
+and docs/rd_kodak.png. --check writes nothing and fails where a document is out of
 date.
 """
 
