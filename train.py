@@ -157,7 +157,8 @@ def parser():
     setting(
         "init_from",
         "start from the weights of models/NAME, runs/NAME or a checkpoint prefix where names and "
-        "shapes agree; a gllmm model that starts from a gmm one first computes the same",
+        "shapes agree; a gllmm model that starts from a gmm one, or a model that starts from one "
+        "with fewer filters, first makes the same pictures",
     )
     p.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
     p.add_argument(

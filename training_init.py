@@ -1,4 +1,6 @@
-"""Starting weights from another model: same names and shapes, or a gllmm model from a gmm one.
+"""Starting weights from another model: one like it, a narrower one, or a gmm model for a gllmm one.
+
+How a model with fewer filters becomes one with more is in training_widen.py.
 
 A gllmm model that starts from a gmm one computes what the gmm model computes. With r = t + f(t) the
 residual block of gmm, the concatenated block of gllmm (Fu et al., figure 6) is
@@ -22,6 +24,7 @@ import re
 import numpy as np
 
 import models_io
+import training_widen
 from gmm_entropy import COMPONENTS, DISTRIBUTIONS
 
 FAMILY_MARK = "analysis/Block_1_layer_2_1/signal_conv2d/kernel_rdft"  # in gllmm only
@@ -97,6 +100,16 @@ def _gllmm_value(name, value, initial):
     return None
 
 
+def _check_widths(path, narrow, wide, same_family):
+    """Raises ValueError unless a model of ``wide`` filters can start from one of ``narrow``."""
+    if narrow is None or narrow == wide or (same_family and narrow < wide):
+        return
+    advice = "a model never starts from one with more filters"
+    if narrow < wide:
+        advice = f"train a gmm model of {wide} filters from it first, and start from that"
+    raise ValueError(f"{wide} filters expected in {path}, got {narrow}; {advice}.")
+
+
 def transfer(session, variables, path):
     """Sets the variables of a model from a checkpoint of either family.
 
@@ -106,20 +119,28 @@ def transfer(session, variables, path):
       path: see ``models_io.checkpoint_prefix``.
 
     Returns:
-      Names taken as they are; names adapted from gmm to gllmm; names left as they are.
+      Names taken as they are; names adapted from gmm to gllmm or from fewer filters; names left as
+      they are.
 
     Raises:
-      ValueError: there is no checkpoint, or nothing in it fits.
+      ValueError: there is no checkpoint, nothing in it fits, it has more filters, or it has fewer
+        and is of the other family.
     """
     reader = models_io.WeightReader(models_io.checkpoint_prefix(path))
     is_gllmm = any(v.op.name == FAMILY_MARK for v in variables)
     same_family = is_gllmm == (FAMILY_MARK in reader.names)
     initials = session.run({v.op.name: v.read_value() for v in variables})
+    wide = {name: initial.shape for name, initial in initials.items()}
+    narrow = {name: tuple(shape) for name, shape in reader.names.items()}
+    filters = [training_widen.num_filters(shapes) for shapes in (narrow, wide)]
+    _check_widths(path, *filters, same_family)
     values, taken, adapted = {}, [], []
     for name, initial in initials.items():
         source = name if same_family else source_name(name, is_gllmm)
         found = reader.get_tensor(source) if source in reader.names else None
         value = found if found is not None and found.shape == initial.shape else None
+        if value is None and found is not None and filters[0] != filters[1]:
+            value = training_widen.widened(name, found, initial, narrow, wide)
         if is_gllmm and not same_family:
             value = _gllmm_value(name, found, initial)
         if value is not None:

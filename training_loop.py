@@ -156,7 +156,7 @@ class Run:
             taken, adapted, new = moved
             print(
                 f"Took {len(taken)} variables from {self._init_from}, adapted {len(adapted)} to "
-                f"this family; {len(new)} start anew."
+                f"this one; {len(new)} start anew."
             )
             for kind, names in (("adapted", adapted), ("new", new)):
                 for name in names:

@@ -41,6 +41,25 @@ def codecs():
     return {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
 
 
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """Prefix of a checkpoint of an untrained gmm model of 8 filters, for ``--init-from``."""
+    import tensorflow.compat.v1 as tf
+
+    import models
+    import training_graph
+
+    prefix = str(tmp_path_factory.mktemp("start") / "model-0")
+    with tf.Graph().as_default():
+        tf.set_random_seed(4)
+        models.build_inference_graph(8, "gmm")
+        with tf.Session(config=training_graph.session_config(1)) as session:
+            session.run(tf.global_variables_initializer())
+            saver = tf.train.Saver()
+            saver.save(session, prefix, write_meta_graph=False, write_state=False)
+    return prefix
+
+
 @pytest.fixture
 def run_here(codecs, monkeypatch, capsys):
     """Runs encoder.py or decoder.py as a command in this process, which has TensorFlow already.

@@ -1,4 +1,4 @@
-"""Training: MS-SSIM, starting gllmm from gmm, quantisation, the best checkpoint; tiny models."""
+"""Training: MS-SSIM, quantisation, the best checkpoint; tiny models."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ import network
 import train
 import training_checkpoints
 import training_graph
-import training_init
 import training_log
 import training_metric
 
@@ -26,20 +25,6 @@ def large(tmp_path_factory):
     for i, name in enumerate(("0.png", "1.png", "more/2.png")):
         Image.fromarray(photograph(i, 200, 216)).save(path / name)
     return path
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Prefix of a checkpoint of an untrained gmm model."""
-    prefix = str(tmp_path_factory.mktemp("start") / "model-0")
-    with tf.Graph().as_default():
-        tf.set_random_seed(4)
-        models.build_inference_graph(NUM_FILTERS, "gmm")
-        with tf.Session(config=training_graph.session_config(1)) as session:
-            session.run(tf.global_variables_initializer())
-            saver = tf.train.Saver()
-            saver.save(session, prefix, write_meta_graph=False, write_state=False)
-    return prefix
 
 
 # --- MS-SSIM -------------------------------------------------------------------------------------
@@ -189,63 +174,3 @@ def test_the_best_weights_are_kept_and_exported(large, tmp_path, monkeypatch, ca
     (folder / "best.json").unlink()
     assert train.main([*export, "--best", "--to", str(tmp_path / "best")]) == 2
     assert "holds no best checkpoint" in capsys.readouterr().err
-
-
-# --- Starting weights ----------------------------------------------------------------------------
-
-
-def started(family, path):
-    """(taken, adapted, new, weights by name, validation losses, mixture parameters) of a start."""
-    x = photograph(6, 128, 128)
-    medians = np.zeros(NUM_FILTERS)
-    with tf.Graph().as_default():
-        tf.set_random_seed(8)
-        options = {"family": family, "num_filters": NUM_FILTERS, "lmbda": 0.0075, "metric": "mse"}
-        graph = training_graph.build_validation(**options)
-        latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
-        with tf.variable_scope("", reuse=True):
-            inputs = [tf.constant(v, tf.float32) for v in latents]
-            raw = network.entropy_parameter(*inputs, NUM_FILTERS, family)
-        variables = tf.trainable_variables()
-        with tf.Session(config=training_graph.session_config(1)) as session:
-            session.run(tf.global_variables_initializer())
-            names = training_init.transfer(session, variables, path)
-            weights = session.run({v.op.name: v for v in variables})
-            feed = {graph.x: x[None], graph.medians: medians}
-            losses, raw = session.run([graph.losses, raw], feed)
-    return (*names, weights, losses, raw)
-
-
-def test_gllmm_starts_with_the_function_of_gmm(start):
-    taken, _, new, weights, wanted, gaussians = started("gmm", start)
-    assert not new and sorted(taken) == sorted(weights)
-    taken, adapted, new, weights, losses, raw = started("gllmm", start)
-    assert sorted(taken + adapted + new) == sorted(weights)
-    assert losses.mse == pytest.approx(wanted.mse, rel=1e-3)
-    assert losses.bpp_z == pytest.approx(wanted.bpp_z, rel=1e-3)
-    laplace, logistic, families = np.split(raw[..., 9 * NUM_FILTERS :], [72, 144], axis=-1)
-    np.testing.assert_allclose(raw[..., : 9 * NUM_FILTERS], gaussians, atol=1e-5)
-    np.testing.assert_allclose(laplace[..., :16], gaussians[..., :16], atol=1e-5)
-    np.testing.assert_allclose(laplace[..., 16:24], gaussians[..., 16:24] * 0.70711, atol=1e-5)
-    np.testing.assert_allclose(logistic[..., 16:24], gaussians[..., 16:24] * 0.55133, atol=1e-5)
-    assert not families.any()
-    # Only the first layers of the second residual blocks have nothing to start from.
-    assert all("_layer_2/" in name for name in new) and len(new) == 2 * (3 + 4)
-    assert "entropy_parameter/layer_2/signal_conv2d_2/kernel" in adapted
-    assert "analysis/Block_1_layer_3_1/signal_conv2d/gdn/reparam_beta" in taken
-
-
-def test_families_do_not_mistake_each_others_layers(start):
-    reader = tf.train.load_checkpoint(start)
-    weights = started("gllmm", start)[3]
-    strided = "signal_conv2d/kernel_rdft"
-    found = weights[f"analysis/Block_3_layer_2_1/{strided}"]
-    np.testing.assert_array_equal(
-        2 * found, reader.get_tensor(f"analysis/Block_3_layer_2/{strided}")
-    )
-    assert training_init.source_name("analysis/Block_2_layer_3/x", True) is None
-    assert training_init.source_name("analysis/Block_2_layer_3/x", False) == (
-        "analysis/Block_2_layer_3_1/x"
-    )
-    for same in ("analysis/Block_0_layer_2/x", "synthesis/Block_1_layer_2/x"):
-        assert training_init.source_name(same, True) == same
