@@ -76,6 +76,18 @@ def _kernel(support, cin, cout, gain, flip):
     return tf.reshape(kernel, (support, support, cin, cout))
 
 
+def rdft_kernel_shape(name, shapes, num_filters):
+    """(9, cin, cout) of the kernel that the variable ``name``, ``.../kernel_rdft``, holds flat.
+
+    Args:
+      shapes: name to shape of all variables of the model.
+      num_filters: N, the outputs of the only such layer without a bias: the analysis' last one.
+    """
+    positions, channels = shapes[name]
+    cout = shapes.get(name.replace("/kernel_rdft", "/bias"), (num_filters,))[0]
+    return (positions, channels // cout, cout)
+
+
 def _correlate(x, kernel, down):
     """Correlation with zero padding centred on the kernel, then every ``down``-th position.
 

@@ -33,6 +33,7 @@ from training_graph import (
     SCHEDULES,
     session_config,
 )
+from training_init import check_start
 from training_loop import Run, TrainingStopped
 from training_settings import (
     BY_METRIC,
@@ -309,7 +310,7 @@ def train(args, folder, target, cluster):
     given["init_from"] = init_name(args.init_from)
     settings = resolve_settings(given, recorded)  # refuses before images are decoded
     if args.init_from and not recorded:
-        models_io.checkpoint_prefix(args.init_from)
+        check_start(args.init_from, settings["family"], settings["num_filters"])
     photographs, crops, data = load_images(args, settings)
     settings = resolve_settings({**given, **data}, recorded)
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ import factorized_prior
 import gmm_entropy
 import network
 import training_metric
+from layers import rdft_kernel_shape
 from training_cluster import SINGLE
 
 METRICS = ("mse", "ms-ssim")
@@ -181,18 +182,14 @@ def factor_shapes(variables, num_filters):
       Dict of variable name to (9, cin, cout), (25, cin, cout) or (cin, cout); other variables
       (biases, GDN, the factorised prior) are absent.
     """
-    by_name = {v.op.name: v for v in variables}
+    stored = {v.op.name: tuple(v.shape.as_list()) for v in variables}
     shapes = {}
-    for name, variable in by_name.items():
-        layer, _, kind = name.rpartition("/")
-        shape = variable.shape.as_list()
+    for name, shape in stored.items():
+        kind = name.rpartition("/")[2]
         if kind == "kernel_rdft":
-            # The only 3x3 layer without a bias is the last of the analysis, with N outputs.
-            bias = by_name.get(f"{layer}/bias")
-            cout = num_filters if bias is None else bias.shape.as_list()[0]
-            shapes[name] = (shape[0], shape[1] // cout, cout)
+            shapes[name] = rdft_kernel_shape(name, stored, num_filters)
         elif kind == "kernel":
-            shapes[name] = tuple(shape[2:])
+            shapes[name] = shape[2:]
         elif kind == "weights":
             shapes[name] = (shape[0] * shape[1], *shape[2:])
     return shapes

@@ -100,6 +100,18 @@ def _gllmm_value(name, value, initial):
     return None
 
 
+def check_start(path, family, num_filters):
+    """Raises ValueError unless a new model can start from the checkpoint at ``path``.
+
+    Args:
+      path: see ``models_io.checkpoint_prefix``.
+      family, num_filters: of the new model.
+    """
+    shapes = models_io.WeightReader(models_io.checkpoint_prefix(path)).names
+    same_family = (family == "gllmm") == (FAMILY_MARK in shapes)
+    _check_widths(path, training_widen.num_filters(shapes), num_filters, same_family)
+
+
 def _check_widths(path, narrow, wide, same_family):
     """Raises ValueError unless a model of ``wide`` filters can start from one of ``narrow``."""
     if narrow is None or narrow == wide or (same_family and narrow < wide):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from layers import rdft_kernel_shape
+
 WIDTH_MARK = "hyper_analysis/layer_0/signal_conv2d/bias"  # has one element for each filter
 _KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")  # their last two axes are (in, out)
 
@@ -36,14 +38,11 @@ def _positions(old, new, n, m):
     return (starts + np.arange(old // groups)).ravel()
 
 
-def _kernel_shape(name, shape, shapes):
-    """Shape with input and output channels as the last two axes."""
+def _open(name, value, shapes):
+    """``value`` with the input and output channels of a kernel as its last two axes."""
     if not name.endswith("/kernel_rdft"):
-        return shape
-    bias = shapes.get(name.replace("/kernel_rdft", "/bias"))
-    # The one layer without a bias puts out y.
-    cout = num_filters(shapes) if bias is None else bias[0]
-    return (shape[0], shape[1] // cout, cout)
+        return value
+    return value.reshape(rdft_kernel_shape(name, shapes, num_filters(shapes)))
 
 
 def widened(name, value, initial, shapes, wider):
@@ -62,12 +61,10 @@ def widened(name, value, initial, shapes, wider):
       ValueError: the variable does not grow as the number of filters does.
     """
     n, m = num_filters(shapes), num_filters(wider)
-    small = value.reshape(_kernel_shape(name, value.shape, shapes))
-    grown = initial.reshape(_kernel_shape(name, initial.shape, wider)).copy()
+    small, grown = _open(name, value, shapes), _open(name, initial, wider).copy()
     if small.ndim != grown.ndim:
         raise ValueError(f"{name} with {small.ndim} axes expected, got {grown.ndim}.")
-    sizes = zip(small.shape, grown.shape)
-    places = [_positions(old, new, n, m) for old, new in sizes]
+    places = [_positions(old, new, n, m) for old, new in zip(small.shape, grown.shape)]
     if name.endswith(_KERNELS):
         grown[..., places[-1]] = 0
     grown[np.ix_(*places)] = small

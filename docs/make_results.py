@@ -2,8 +2,7 @@
 
 From each model's config.json, from its Kodak points in RDdata/ (evaluate.py --rddata) and from the
 count of its graph comes the table of models/README.md; from RDdata/ alone the tables of README.md
-and docs/rd_kodak.png. --check writes nothing and fails where a document is out of
-date.
+and docs/rd_kodak.png. --check writes nothing and fails where a document is out of date.
 """
 
 import csv

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_train import photograph
+from PIL import Image
+from test_train import command, photograph
 
+import factorized_prior
 import models
 import models_io
 import network
@@ -87,10 +89,12 @@ def outputs(family, num_filters, path=None, save=None):
         with tf.variable_scope("", reuse=True):
             x = tf.constant(photograph(6, 64, 64)[None] / 255, tf.float32)
             y = network.analysis(x, n, family)
-            phi = network.hyper_synthesis(tf.constant(noise[:, :1, :1]), n)
+            z_hat = tf.constant(noise[:, :1, :1])
+            phi = network.hyper_synthesis(z_hat, n)
             found = {
                 "y": y,
                 "z": network.hyper_analysis(y, n),
+                "p(z)": factorized_prior.likelihood(z_hat, factorized_prior.variables(n)),
                 "phi": phi,
                 "raw": network.entropy_parameter(tf.constant(noise), phi, n, family),
                 "x_hat": network.synthesis(tf.constant(noise), n, family),
@@ -123,10 +127,16 @@ def test_a_wider_model_starts_with_the_function_of_the_narrow_one(family, tmp_pa
     assert np.abs(wide["y"][..., NUM_FILTERS:]).mean() > 0.05  # the new ones are alive
 
 
-def test_widths_that_cannot_be_a_start_are_refused(start, tmp_path):
+def test_widths_that_cannot_be_a_start_are_refused(start, tmp_path, capsys):
     with pytest.raises(ValueError, match="train a gmm model of 16 filters from it first"):
         outputs("gllmm", 16, path=start)
     prefix = str(tmp_path / "wide-0")
     outputs("gmm", 16, save=prefix)
     with pytest.raises(ValueError, match="never starts from one with more filters"):
         outputs("gmm", 8, path=prefix)
+    # The command says so before anything is written.
+    Image.fromarray(photograph(6, 64, 64)).save(tmp_path / "0.png")
+    runs = tmp_path / "runs"
+    assert command(tmp_path, runs, "--steps", "1", "--init-from", prefix) == 2
+    assert "8 filters expected in" in capsys.readouterr().err
+    assert not runs.exists()
