@@ -192,7 +192,7 @@ def quantize_pmf(pmf):
     pmf = np.asarray(pmf, np.float64)
     frequencies = np.maximum(1, np.rint(pmf * TOTAL)).astype(np.int64)
     while frequencies.sum() > TOTAL:
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # frequency 1, masked below
             loss = pmf * (np.log2(frequencies) - np.log2(frequencies - 1))
         frequencies[np.argmin(np.where(frequencies > 1, loss, np.inf))] -= 1
     while frequencies.sum() < TOTAL:

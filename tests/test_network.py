@@ -152,6 +152,12 @@ def test_solved_quantiles_meet_their_targets():
     np.testing.assert_allclose(below, factorized_prior.TAIL_MASS / 2, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_masses_of_zero_keep_the_least_frequency():
+    frequencies = factorized_prior.quantize_pmf([0, 0.5, 0.25, 0.25, 0])
+    np.testing.assert_array_equal(frequencies, [1, 32767, 16383, 16384, 1])
+
+
 @pytest.mark.parametrize("family,num_filters", [("gmm", 12), ("gmm", 0), ("vae", 64)])
 def test_impossible_architectures_are_refused(family, num_filters):
     with pytest.raises(ValueError, match="expected, got"):
