@@ -39,6 +39,7 @@ from training_settings import (
     BY_METRIC,
     DEFAULTS,
     EXTENDABLE,
+    INIT_FROM_RATES,
     LEARNING_RATES,
     complete,
     fail_if,
@@ -127,14 +128,17 @@ def parser():
     setting(
         "learning_rate",
         "peak learning rate (default: "
-        + ", ".join(f"{v:g} for {k}" for k, v in LEARNING_RATES.items())
+        + ", ".join(
+            f"{v:g} for {k}, {INIT_FROM_RATES[k]:g} with --init-from"
+            for k, v in LEARNING_RATES.items()
+        )
         + ")",
         type=float,
     )
     setting(
         "schedule",
-        "learning rate after the warm-up: constant, cosine to 0 at the end, or "
-        "step: a tenth in the last fifth",
+        "learning rate after the warm-up: constant, cosine to 0 at the end, step: a tenth in the "
+        "last fifth, or cooldown: falling to 0 in the last fifth",
         choices=SCHEDULES,
     )
     setting("warmup", "steps over which the learning rate rises linearly", type=int)

@@ -29,14 +29,15 @@ import network
 import training_metric
 from layers import rdft_kernel_shape
 from training_cluster import SINGLE
+from training_settings import LAST_FROM
 
 METRICS = ("mse", "ms-ssim")
 PRECISIONS = ("bfloat16", "float32")
 OPTIMIZERS = ("soap", "adam")
 QUANTISATIONS = ("noise", "straight-through")
-SCHEDULES = ("cosine", "constant", "step")
+SCHEDULES = ("cosine", "constant", "step", "cooldown")
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
-STEP_FROM, STEP_FACTOR = 0.8, 0.1  # of the step schedule
+STEP_FACTOR = 0.1  # of the step schedule in the last fifth
 PEAK = 255  # levels: the scale on which lambda weighs the squared error
 
 Losses = collections.namedtuple("Losses", "loss bpp_y bpp_z mse")
@@ -215,7 +216,9 @@ def schedule(name, fraction, step, warmup):
     """Factor on the peak learning rate.
 
     Args:
-      name: "constant", "cosine" (falls to 0) or "step" (a tenth in the last fifth).
+      name: "constant", "cosine" (falls to 0), "step" (a tenth in the last fifth, as in the papers)
+        or "cooldown" (falls to 0 in the last fifth by 1 - sqrt: Haegele et al., NeurIPS 2024,
+        arXiv 2405.18392, section 3).
       fraction: share of the training that is done, 0 to 1.
       step: steps done.
       warmup: steps of the linear rise.
@@ -223,7 +226,11 @@ def schedule(name, fraction, step, warmup):
     rise = min(1.0, (step + 1) / max(warmup, 1))
     if name == "cosine":
         return rise * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-    return rise * (STEP_FACTOR if name == "step" and fraction >= STEP_FROM else 1.0)
+    if name == "constant" or fraction < LAST_FROM:
+        return rise
+    if name == "step":
+        return rise * STEP_FACTOR
+    return rise * (1 - math.sqrt(min(1.0, (fraction - LAST_FROM) / (1 - LAST_FROM))))
 
 
 def _averages_of(variables):

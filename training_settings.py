@@ -5,7 +5,9 @@ from __future__ import annotations
 import metrics
 import network
 
-LEARNING_RATES = {"soap": 1e-3, "adam": 5e-4}
+# Peaks by optimiser: from random weights and from a trained model's (models/EXPERIMENTS.md).
+LEARNING_RATES = {"soap": 3e-3, "adam": 1.5e-3}
+INIT_FROM_RATES = {"soap": 6e-4, "adam": 5e-4}
 DEFAULTS = {
     "family": "gmm",
     "num_filters": 64,
@@ -16,8 +18,8 @@ DEFAULTS = {
     "final_patch": None,
     "precision": "bfloat16",
     "optimizer": "soap",
-    "learning_rate": None,  # LEARNING_RATES
-    "schedule": "cosine",
+    "learning_rate": None,  # LEARNING_RATES, INIT_FROM_RATES
+    "schedule": "cooldown",
     "warmup": 300,
     "clip": 5.0,
     "average": 0.999,
@@ -32,7 +34,7 @@ BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
 DATA_KEYS = ("data", "images", "valid")  # what a record says about the data
 EXTENDABLE = ("steps", "hours")  # the length; a resumed run may change it
 CHANGEABLE = (*EXTENDABLE, "final_patch")
-FINAL_FROM = 0.8  # share of the training from which crops have the final patch
+LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
 
 
 def fail_if(condition, message):
@@ -74,7 +76,8 @@ def resolve_settings(given, recorded):
         settings.update(dict.fromkeys(EXTENDABLE))
     settings.update(given)
     if settings["learning_rate"] is None:
-        settings["learning_rate"] = LEARNING_RATES[settings["optimizer"]]
+        rates = LEARNING_RATES if settings["init_from"] is None else INIT_FROM_RATES
+        settings["learning_rate"] = rates[settings["optimizer"]]
     check_settings(settings)
     return settings
 
@@ -97,7 +100,7 @@ def stages(settings):
     if final in (None, patch):
         return [(1.0, settings)]
     fewer = max(1, round(batch * patch**2 / final**2))
-    return [(FINAL_FROM, settings), (1.0, {**settings, "patch": final, "batch": fewer})]
+    return [(LAST_FROM, settings), (1.0, {**settings, "patch": final, "batch": fewer})]
 
 
 def check_settings(settings):

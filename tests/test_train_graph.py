@@ -16,6 +16,9 @@ def test_schedules():
     assert training_graph.schedule("cosine", 1.0, 1000, 300) == pytest.approx(0, abs=1e-12)
     assert training_graph.schedule("step", 0.79, 1000, 300) == 1
     assert training_graph.schedule("step", 0.8, 1000, 300) == 0.1
+    assert training_graph.schedule("cooldown", 0.8, 1000, 300) == 1
+    assert training_graph.schedule("cooldown", 0.85, 1000, 300) == pytest.approx(0.5)
+    assert training_graph.schedule("cooldown", 1.2, 1000, 300) == 0
 
 
 def training(family, optimizer, precision, metric="mse", batch=2, patch=64):

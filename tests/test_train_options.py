@@ -78,6 +78,20 @@ def test_ms_ssim_is_refused_without_a_start_or_on_small_patches(large, start, tm
     assert (settings["patch"], settings["lmbda"]) == (192, 12.0)
 
 
+# --- Learning rate -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+def test_the_default_learning_rate_is_lower_for_trained_weights(optimizer):
+    def rate(**given):
+        settings = train.resolve_settings({"steps": 5, "optimizer": optimizer, **given}, None)
+        return settings["learning_rate"]
+
+    assert rate() == train.LEARNING_RATES[optimizer]
+    assert rate(init_from="m") == train.INIT_FROM_RATES[optimizer] < rate()
+    assert rate(init_from="m", learning_rate=1e-2) == rate(learning_rate=1e-2) == 1e-2
+
+
 # --- Resuming runs of earlier versions -----------------------------------------------------------
 
 
