@@ -6,12 +6,12 @@ Improving Inference for Neural Image Compression (NeurIPS 2020, arXiv 2006.04240
 stochastic Gumbel annealing. A latent between two integers is drawn to one of them, the nearer one
 more likely, by a relaxed sample whose temperature falls until it is as good as rounded.
 
-What differs from the paper: far fewer iterations, with larger steps. The shortest searches leave
-the noise out, which they have no time to average (the soft rounding that remains hardens as the
-temperature falls). Adam's second moment is partly or wholly the mean over all latents: the step of
-one that hardly matters stays small, where Adam alone would move it as fast as the others. The loss
-counts the image's own pixels only, so that the padding becomes cheap, and the best rounded latents
-on the way are kept. Large images pass in tiles, see refine_graph.py.
+What differs from the paper: far fewer iterations, with larger steps. They have no time to average
+the full noise of the samples, so it is scaled down; without any, longer searches gained less than
+short ones. Adam's second moment is partly the mean over all latents: the step of one that hardly
+matters stays small, where Adam alone would move it as fast as the others. The loss counts the
+image's own pixels only, so that the padding becomes cheap, and the best rounded latents on the way
+are kept. Large images pass in tiles, see refine_graph.py.
 """
 
 import collections
@@ -24,11 +24,12 @@ from refine_graph import LatentLoss
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
 ITERATIONS = (0, 4, 10, 20, 30, 45, 70, 100, 150, 240)
-NOISY_FROM = 30  # iterations from which samples are noisy
-# The learning rate, in quantisation steps, falls by FALL to the end. Longer searches begin lower.
-RATE, RATE_POWER = 0.1, 0.35
-FALL, NOISY_FALL = 5, 7
-OWN_SHARE = 0.5  # of a latent's own gradient in its second moment, in noisy searches
+NOISE = 0.25  # scale of the samples' noise; 1 would be the paper's
+# The learning rate, in quantisation steps, falls by FALL to the end. Searches of more than
+# RATE_ITERATIONS begin lower.
+RATE, RATE_ITERATIONS, RATE_POWER = 0.1, 30, 0.35
+FALL = 7
+OWN_SHARE = 0.5  # of a latent's own gradient in its second moment
 SEED = 1  # of the samples: the same image gives the same file
 TEMPERATURE_START, TEMPERATURE_END = 0.5, 0.1
 BETAS, EPSILON = (0.9, 0.99), 1e-12
@@ -45,7 +46,7 @@ class RefineError(ValueError):
 def soft_rounding(values, temperature, noise=0.0):
     """A relaxed sample between floor and ceiling, and its slope; arrays like values.
 
-    ``noise`` is the difference of two Gumbel variables, which is logistic, or 0.
+    ``noise`` is the difference of two Gumbel variables, which is logistic, or a part of it.
     """
     floor = np.floor(values)
     offset = np.clip(values - floor, EDGE, 1 - EDGE)
@@ -65,7 +66,7 @@ class Descent:
       own_share: part of an element's own gradient in its second moment; the rest is the mean's.
     """
 
-    def __init__(self, arrays, own_share=0.0):
+    def __init__(self, arrays, own_share):
         self._arrays, self._own_share = arrays, np.float32(own_share)
         self._means = [np.zeros_like(a) for a in arrays]
         self._squares = [np.zeros_like(a) for a in arrays]
@@ -124,10 +125,8 @@ class Refiner:
         best_loss, best = math.inf, self._codec.quantise(y, z)
         z -= self._codec.medians
         interrupted = False
-        noisy = iterations >= NOISY_FROM
-        start = RATE * min(1, NOISY_FROM / max(1, iterations)) ** RATE_POWER
-        end = start / (NOISY_FALL if noisy else FALL)
-        descent = Descent([y, z], OWN_SHARE if noisy else 0.0)
+        start = RATE * min(1, RATE_ITERATIONS / iterations) ** RATE_POWER
+        descent = Descent([y, z], OWN_SHARE)
         random = np.random.default_rng(SEED)
         try:
             for i in range(iterations):
@@ -136,11 +135,11 @@ class Refiner:
                 done = i / max(1, iterations - 1)
                 temperature = _falling(TEMPERATURE_START, TEMPERATURE_END, done)
                 (y_soft, y_slope), (z_soft, z_slope) = (
-                    soft_rounding(v, temperature, _logistic(random, v.shape) if noisy else 0.0)
+                    soft_rounding(v, temperature, NOISE * _logistic(random, v.shape))
                     for v in (y, z)
                 )
                 loss, (y_gradient, z_gradient) = self._loss.gradients(pixels, y_soft, z_soft)
-                rate = _falling(start, end, done)
+                rate = _falling(start, start / FALL, done)
                 descent.step([y_gradient * y_slope, z_gradient * z_slope], rate)
                 if progress:
                     progress(loss)

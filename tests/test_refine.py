@@ -101,8 +101,7 @@ def test_tiled_search_gains_as_much(codecs, metric, lmbda, monkeypatch):
     assert tiled.gain > 0.8 * whole.gain > 0
 
 
-def test_noisy_searches_gain_and_repeat(codecs, monkeypatch):
-    monkeypatch.setattr(refine, "NOISY_FROM", 10)
+def test_searches_repeat(codecs):
     pixels = picture(64, 100)
     refiner = refine.Refiner(codecs["gmm"], 0.001)
     first, second = (refiner.compress(pixels, 2) for _ in range(2))
