@@ -101,11 +101,13 @@ def test_tiled_search_gains_as_much(codecs, metric, lmbda, monkeypatch):
     assert tiled.gain > 0.8 * whole.gain > 0
 
 
-def test_searches_repeat(codecs):
+def test_searches_repeat_and_are_noisy(codecs, monkeypatch):
     pixels = picture(64, 100)
     refiner = refine.Refiner(codecs["gmm"], 0.001)
     first, second = (refiner.compress(pixels, 2) for _ in range(2))
     assert first.gain > 0 and first.data == second.data
+    monkeypatch.setattr(refine, "SEED", 2)
+    assert refiner.compress(pixels, 2).data != first.data
 
 
 def test_soft_rounding_hardens_and_has_the_slope_it_says():
