@@ -168,6 +168,7 @@ def plot_run(folder, target):
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
         tables = {name: _columns(folder / f"{name}.csv") for name in ("log", "valid")}
         if tables["log"]:
@@ -186,6 +187,9 @@ def plot_run(folder, target):
             axes.grid(alpha=0.3)
             if column in ("loss", "bpp"):
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(MaxNLocator(6))  # a run spans few decades
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_locator(NullLocator())
         figure.savefig(target, format="png", dpi=100)
     except (ImportError, OSError, ValueError) as error:
         print(f"{target} not drawn: {error}", flush=True)
