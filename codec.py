@@ -53,8 +53,8 @@ class Codec:
       memory_budget: bytes that the process should stay within. Images that need more pass through
         the networks in overlapping tiles, which takes longer (the borders are computed twice) and
         may change single latents and pixels by one level, as another machine may. Neither the
-        image nor its latents are tiled: 20 bytes per pixel plus 1/8 per filter, and TensorFlow's
-        640 MiB, are the least that is taken.
+        image nor its latents are tiled: 20 bytes per pixel plus 1/8 per channel of y, and
+        TensorFlow's 640 MiB, are the least that is taken.
 
     Raises:
       models.ModelError: where the weights do not allow exact coding.
@@ -63,6 +63,7 @@ class Codec:
     def __init__(self, model, memory_budget=MEMORY_BUDGET):
         self.model, self.memory_budget = model, memory_budget
         self.family, self.num_filters = model.family, model.num_filters
+        self.num_latents = models.latents_in(model.weights)
         self.fingerprint = model.fingerprint
         prior = {
             name.split("/", 1)[1]: value
@@ -97,7 +98,7 @@ class Codec:
         with tf.Graph().as_default() as graph:
             table_length = weights["entropy_bottleneck/quantized_cdf"].shape[1]
             self._tensors = models.build_inference_graph(
-                self.num_filters, self.family, table_length
+                self.num_filters, self.family, table_length, self.num_latents
             )
             self._session = tf.Session(graph=graph)
             variables = tf.global_variables()
@@ -133,7 +134,7 @@ class Codec:
           pixels: uint8 (H, W, 3) for RGB or (H, W) for grey, any size from 1x1.
 
         Returns:
-          y, float32 (h, w, N), and z, float32 (h/4, w/4, N), of the padded image.
+          y, float32 (h, w, M), and z, float32 (h/4, w/4, N), of the padded image.
 
         Raises:
           ValueError: for another dtype or shape.
@@ -165,18 +166,19 @@ class Codec:
 
     def _tile_side(self, height, width, reach):
         """Side in pixels of a tile without its border, a multiple of 64."""
-        area = tiling.network_area(self.memory_budget, height * width, self.num_filters)
+        sizes = height * width, self.num_filters, self.num_latents
+        area = tiling.network_area(self.memory_budget, *sizes)
         if height * width <= area:
             return max(height, width)
         return tiling.side_for(area, reach, SMALLEST_TILE) // STRIDE * STRIDE
 
     def _analysis(self, pixels):
-        """y, float32 (H/16, W/16, N), of padded uint8 (H, W, 1 or 3)."""
+        """y, float32 (H/16, W/16, M), of padded uint8 (H, W, 1 or 3)."""
         height, width = pixels.shape[:2]
         reach = tiling.ANALYSIS_REACH[self.family]
         side = self._tile_side(height, width, reach)
         y = np.empty(
-            (height // LATENT_STRIDE, width // LATENT_STRIDE, self.num_filters), np.float32
+            (height // LATENT_STRIDE, width // LATENT_STRIDE, self.num_latents), np.float32
         )
 
         def tile(rows, columns):
@@ -188,7 +190,7 @@ class Codec:
         return y
 
     def _hyper_analysis(self, y):
-        """z, float32 (h/4, w/4, N), of y (h, w, N)."""
+        """z, float32 (h/4, w/4, N), of y (h, w, M)."""
         stride = STRIDE // LATENT_STRIDE
         h, w = y.shape[:2]
         z = np.empty((h // stride, w // stride, self.num_filters), np.float32)
@@ -252,8 +254,9 @@ class Codec:
           latent_coder.LatentError: for latents beyond +-2^20.
         """
         sides = padded_size(height, width)
-        for name, values, stride in zip("yz", latents, (LATENT_STRIDE, STRIDE)):
-            shape = (*(side // stride for side in sides), self.num_filters)
+        strides, channels = (LATENT_STRIDE, STRIDE), (self.num_latents, self.num_filters)
+        for name, values, stride, count in zip("yz", latents, strides, channels):
+            shape = (*(side // stride for side in sides), count)
             if values.shape != shape:
                 raise ValueError(f"Latents {name} of shape {shape} expected, got {values.shape}.")
             latent_coder.check_latents(name, values)
@@ -290,9 +293,9 @@ class Codec:
                 f"The file was written with model {container.fingerprint.hex()}, this one is "
                 f"{self.model.name} ({self.fingerprint.hex()})."
             )
-        if len(container.active) != self.num_filters:
+        if len(container.active) != self.num_latents:
             raise bitstream.BitstreamError(
-                f"Flags of {self.num_filters} channels expected, got {len(container.active)}."
+                f"Flags of {self.num_latents} channels expected, got {len(container.active)}."
             )
         try:
             z_symbols, y_hat = self._decode_payloads(container)
@@ -314,7 +317,7 @@ class Codec:
             raise latent_coder.LatentError("The file has latents of y, but no channel for them.")
         z_shape = (height // STRIDE, width // STRIDE, self.num_filters)
         z_symbols = latent_coder.decode_z(container.z, z_shape, self._z_tables)
-        y_hat = np.zeros((h, w, self.num_filters), np.int32)
+        y_hat = np.zeros((h, w, self.num_latents), np.int32)
         if active.any():
             y_hat[..., active] = latent_coder.decode_y(
                 container.y,

@@ -192,18 +192,18 @@ class EntropyModel:
     """
 
     def __init__(self, weights, num_filters, family):
-        self.num_filters, self.family = num_filters, family
+        masked = weights["entropy_parameter/masked/weights"][_MASK]  # (12, M, 2M)
+        self.num_latents, self.family = masked.shape[1], family
         self.groups = PARAMETER_WIDTHS[family].groups
         self._hyper = []
-        cin = num_filters
-        for i, (filters, up, active) in enumerate(hyper_synthesis_layers(num_filters)):
+        cin, layers = num_filters, hyper_synthesis_layers(num_filters, self.num_latents)
+        for i, (filters, up, active) in enumerate(layers):
             prefix = f"hyper_synthesis/layer_{i}/signal_conv2d/"
             kernel = spatial_kernel(weights[prefix + "kernel_rdft"], cin)
             self._hyper.append(ExactConvolution(kernel, weights[prefix + "bias"], up, active))
             cin = filters
-        masked = weights["entropy_parameter/masked/weights"][_MASK]  # (12, N, 2N)
         self._context = ExactLayer(
-            masked.reshape(-1, 2 * num_filters),
+            masked.reshape(-1, 2 * self.num_latents),
             weights["entropy_parameter/masked/biases"],
             leaky=False,
             input_bits=0,
@@ -223,27 +223,27 @@ class EntropyModel:
           z_hat: float64 (h/4, w/4, N), symbols plus medians.
 
         Returns:
-          float32 (h * w, 2N) of integers in units of 2^-12, below 2^24 and therefore exact.
+          float32 (h * w, 2M) of integers in units of 2^-12, below 2^24 and therefore exact.
         """
         return np.concatenate(list(self.phi_bands(z_hat)))
 
     def phi_bands(self, z_hat):
-        """Yields phi from top to bottom in float32 (b * w, 2N), b rows of positions each."""
+        """Yields phi from top to bottom in float32 (b * w, 2M), b rows of positions each."""
         # Layers reach 1, 1, 1/2, 1/2 and 1/4 positions of z: tiles with a border of 4 are exact.
         rows, columns = (tiling.spans(length, PHI_TILE, PHI_HALO) for length in z_hat.shape[:2])
         for row in rows:
             height = 4 * (row.stop - row.start)
-            band = np.empty((height, 4 * z_hat.shape[1], 2 * self.num_filters), np.float32)
+            band = np.empty((height, 4 * z_hat.shape[1], 2 * self.num_latents), np.float32)
             above = 4 * (row.start - row.low)
             for column in columns:
                 tile = self._hyper_synthesis(z_hat[row.low : row.high, column.low : column.high])
                 before, width = 4 * (column.start - column.low), 4 * (column.stop - column.start)
                 own = tile[above : above + height, before : before + width]
                 band[:, 4 * column.start : 4 * column.stop] = own
-            yield band.reshape(-1, 2 * self.num_filters)
+            yield band.reshape(-1, 2 * self.num_latents)
 
     def _hyper_synthesis(self, z_hat):
-        """float64 (4h, 4w, 2N) of a tile of z_hat (h, w, N)."""
+        """float64 (4h, 4w, 2M) of a tile of z_hat (h, w, N)."""
         t = np.clip(np.rint(z_hat * 2.0**FRACTION_BITS), -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         for layer in self._hyper:
             t = layer(t)
@@ -262,19 +262,19 @@ class ImageModel:
     """
 
     def __init__(self, model, z_hat, active):
-        n = model.num_filters
+        m = model.num_latents
         self.height, self.width = 4 * z_hat.shape[0], 4 * z_hat.shape[1]
         self.schedule = wavefront(self.height, self.width)
         self._groups, self._channels = model.groups, len(active)
         first, self._second, last = model._layers
-        taps = (np.arange(len(CONTEXT_TAPS))[:, None] * n + active).ravel()
+        taps = (np.arange(len(CONTEXT_TAPS))[:, None] * m + active).ravel()
         self._context, self._context_kernel = model._context, model._context.rows(taps)
-        self._first, self._first_kernel = first, first.rows(slice(0, 2 * n))
-        self._last = last.columns((np.arange(model.groups)[:, None] * n + active).ravel())
+        self._first, self._first_kernel = first, first.rows(slice(0, 2 * m))
+        self._last = last.columns((np.arange(model.groups)[:, None] * m + active).ravel())
         # Made band by band when it is needed: a damaged file fails before most of the work.
         self._bands, self._known = model.phi_bands(z_hat), 0
-        self._phi = np.empty((self.height * self.width, 2 * n), np.float32)
-        self._phi_kernel = first.rows(slice(2 * n, None))
+        self._phi = np.empty((self.height * self.width, 2 * m), np.float32)
+        self._phi_kernel = first.rows(slice(2 * m, None))
         self._share = (0, 0, None)  # start, stop, value of the last ``_from_phi``
         self._row = self.width + 2 * CONTEXT_REACH  # of y padded left, right and above
         positions = self.schedule.positions

@@ -104,7 +104,10 @@ def make_coder(args):
         return chooser, str(chooser)
     codec = load_codec(args)
     coder = functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
-    return coder, f"{codec.model.name}: {codec.family}, {codec.num_filters} filters"
+    title = f"{codec.model.name}: {codec.family}, {codec.num_filters} filters"
+    if codec.num_latents != codec.num_filters:
+        title += f", {codec.num_latents} latent channels"
+    return coder, title
 
 
 def make_refiner(codec, args):

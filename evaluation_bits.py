@@ -145,7 +145,8 @@ def account(codec, data):
             "width": container.width,
             "height": container.height,
             "latents_crc": f"{container.latents_crc:08x}",
-            "filters": len(container.active),
+            "filters": codec.num_filters,
+            "latent_channels": len(container.active),
             "coded_channels": int(container.active.sum()),
         },
         "bytes": {
@@ -197,11 +198,10 @@ def describe(facts, shown_channels=10):
     if rest:
         bits, share = sum(c["bits"] for c in rest), sum(c["share"] for c in rest)
         lines.append(f"{f'{len(rest)} others':20s} {bits:9.0f} {share:7.2%}")
-    silent = header["filters"] - header["coded_channels"]
+    count = header["latent_channels"]
+    silent = count - header["coded_channels"]
     if silent:
-        lines.append(
-            f"{silent} of {header['filters']} channels are zero everywhere and cost a flag each."
-        )
+        lines.append(f"{silent} of {count} channels are zero everywhere and cost a flag each.")
     return lines
 
 

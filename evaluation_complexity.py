@@ -22,13 +22,13 @@ PRIOR = "entropy_bottleneck"
 REPEATS = 3  # of each timing; the fastest is reported
 
 
-def _build(family, num_filters, height, width):
+def _build(family, num_filters, height, width, num_latents=None):
     """All networks in the default graph on one image of a static size; dict of tensors."""
     x = tf.placeholder(tf.float32, (1, height, width, 3), "x")
-    y = network.analysis(x, num_filters, family)
+    y = network.analysis(x, num_filters, family, num_latents)
     z = network.hyper_analysis(y, num_filters)
-    phi = network.hyper_synthesis(z, num_filters)
-    raw = network.entropy_parameter(y, phi, num_filters, family)
+    phi = network.hyper_synthesis(z, num_filters, num_latents)
+    raw = network.entropy_parameter(y, phi, family)
     x_hat = network.synthesis(y, num_filters, family)
     factorized_prior.variables(num_filters)
     return {"x": x, "y": y, "z": z, "phi": phi, "raw": raw, "x_hat": x_hat}
@@ -45,12 +45,13 @@ def _macs(op):
     return 0
 
 
-def count(family, num_filters):
+def count(family, num_filters, num_latents=None):
     """Parameters and MACs of every part.
 
     Args:
       family: "gmm" or "gllmm".
       num_filters: N.
+      num_latents: M, or None for N.
 
     Returns:
       Dict of part to (trainable parameters, MACs per image pixel); the prior of z has no MACs.
@@ -58,10 +59,10 @@ def count(family, num_filters):
     Raises:
       ValueError: for an architecture that cannot be built.
     """
-    network.check_architecture(family, num_filters)
+    network.check_architecture(family, num_filters, num_latents)
     side = network.STRIDE
     with tf.Graph().as_default() as graph:
-        _build(family, num_filters, side, side)
+        _build(family, num_filters, side, side, num_latents)
         parameters = dict.fromkeys((*PARTS, PRIOR), 0)
         macs = dict.fromkeys((*PARTS, PRIOR), 0)
         for variable in tf.trainable_variables():

@@ -25,6 +25,7 @@ import images
 
 _SIDE_LIMIT = 16383  # of WebP
 _THUMBNAIL = (120, 84)
+_MODEL_FACTS = ("family", "num_filters", "num_latents", "lmbda", "metric", "steps", "hours")
 _ROW_FIELDS = ("codec", "bytes", "bpp", "psnr", "ms_ssim", "ms_ssim_db", "setting", "fits")
 _TEMPLATE = commandline.ROOT / "evaluation_report.html"
 
@@ -203,10 +204,7 @@ def write(args, learned, facts, curves, workers):
             {
                 "name": codec.name,
                 "fingerprint": codec.fingerprint,
-                **{
-                    k: codec.config.get(k)
-                    for k in ("family", "num_filters", "lmbda", "metric", "steps", "hours")
-                },
+                **{k: codec.config.get(k) for k in _MODEL_FACTS},
             }
             for codec in learned
         ],

@@ -76,15 +76,15 @@ def _kernel(support, cin, cout, gain, flip):
     return tf.reshape(kernel, (support, support, cin, cout))
 
 
-def rdft_kernel_shape(name, shapes, num_filters):
+def rdft_kernel_shape(name, shapes, num_latents):
     """(9, cin, cout) of the kernel that the variable ``name``, ``.../kernel_rdft``, holds flat.
 
     Args:
       shapes: name to shape of all variables of the model.
-      num_filters: N, the outputs of the only such layer without a bias: the analysis' last one.
+      num_latents: M, the outputs of the only such layer without a bias: the analysis' last one.
     """
     positions, channels = shapes[name]
-    cout = shapes.get(name.replace("/kernel_rdft", "/bias"), (num_filters,))[0]
+    cout = shapes.get(name.replace("/kernel_rdft", "/bias"), (num_latents,))[0]
     return (positions, channels // cout, cout)
 
 

@@ -1,7 +1,8 @@
 """Model folders and authors' checkpoints: finding, reading and checking weights.
 
 A folder ``models/NAME/`` holds a TF 1.x Saver checkpoint with the prefix ``model`` (inference
-variables only) and ``config.json`` with at least ``family``, ``num_filters`` and ``fingerprint``.
+variables only) and ``config.json`` with at least ``family``, ``num_filters`` and ``fingerprint``;
+``num_latents`` where y has more or fewer channels than N.
 A checkpoint that the authors published is the same without the configuration.
 """
 
@@ -23,7 +24,7 @@ MODELS_DIR = Path(__file__).resolve().parent / "models"
 CHECKPOINT_PREFIX = "model"
 CONFIG_NAME = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
-MAX_FILTERS = 2040  # the file's channel flags have at most 255 bytes
+MAX_FILTERS = 2040  # and latent channels: a file's channel flags have at most 255 bytes
 MAX_TABLE_LENGTH = (1 << 16) + 1  # of a table that rises strictly from 0 to 65536
 MAX_QUANTILE = 2.0**20  # of the prior of z: latents are within it
 
@@ -50,29 +51,29 @@ class ModelError(ValueError):
 Model = collections.namedtuple("Model", "name family num_filters weights fingerprint config")
 
 
-def build_inference_graph(num_filters, family, table_length=3):
+def build_inference_graph(num_filters, family, table_length=3, num_latents=None):
     """Builds all networks in the default graph, with float32 placeholders between them.
 
     Returns:
-      Dict of tensors: placeholders ``x`` (B, H, W, 3) and ``y_hat`` (B, h, w, N); ``y`` and ``z``
+      Dict of tensors: placeholders ``x`` (B, H, W, 3) and ``y_hat`` (B, h, w, M); ``y`` and ``z``
       computed from ``x``; ``x_hat`` from ``y_hat``; and, for tests and measurements, ``phi`` from
       the placeholder ``z_hat`` and ``raw`` from ``y_hat`` and ``phi_in``.
     """
-    n = num_filters
+    n, m = num_filters, num_latents or num_filters
     x = tf.placeholder(tf.float32, (None, None, None, 3), "x")
-    y_hat = tf.placeholder(tf.float32, (None, None, None, n), "y_hat")
+    y_hat = tf.placeholder(tf.float32, (None, None, None, m), "y_hat")
     z_hat = tf.placeholder(tf.float32, (None, None, None, n), "z_hat")
-    phi_in = tf.placeholder(tf.float32, (None, None, None, 2 * n), "phi")
-    y = network.analysis(x, n, family)
+    phi_in = tf.placeholder(tf.float32, (None, None, None, 2 * m), "phi")
+    y = network.analysis(x, n, family, m)
     tensors = {
         "x": x,
         "y": y,
         "z": network.hyper_analysis(y, n),
         "z_hat": z_hat,
-        "phi": network.hyper_synthesis(z_hat, n),
+        "phi": network.hyper_synthesis(z_hat, n, m),
         "y_hat": y_hat,
         "phi_in": phi_in,
-        "raw": network.entropy_parameter(y_hat, phi_in, n, family),
+        "raw": network.entropy_parameter(y_hat, phi_in, family),
         "x_hat": network.synthesis(y_hat, n, family),
     }
     factorized_prior.variables(n, table_length)
@@ -80,14 +81,14 @@ def build_inference_graph(num_filters, family, table_length=3):
 
 
 @functools.lru_cache(maxsize=8)
-def inference_variables(num_filters, family):
+def inference_variables(num_filters, family, num_latents=None):
     """Dict of every inference variable's name to (shape, NumPy dtype); not to be changed.
 
     The second dimension of ``entropy_bottleneck/quantized_cdf`` is None: it differs by model.
     """
-    network.check_architecture(family, num_filters)
+    network.check_architecture(family, num_filters, num_latents)
     with tf.Graph().as_default():
-        build_inference_graph(num_filters, family)
+        build_inference_graph(num_filters, family, num_latents=num_latents)
         found = {
             v.op.name: (tuple(v.shape.as_list()), v.dtype.as_numpy_dtype)
             for v in tf.global_variables()
@@ -97,17 +98,25 @@ def inference_variables(num_filters, family):
     return found
 
 
-def check_architecture(family, num_filters):
-    """Raises ModelError unless a codec of this family and number of filters can exist."""
-    if not isinstance(family, str) or type(num_filters) is not int:
-        raise ModelError(
-            "A family's name and a whole number of filters expected, got "
-            f"{str(family)[:40]!r} and {str(num_filters)[:40]!r}."
-        )
-    if num_filters > MAX_FILTERS:
-        raise ModelError(f"At most {MAX_FILTERS} filters expected, got more.")
+def latents_in(weights):
+    """M, the channels of y, of a model's weights by name."""
+    return weights["entropy_parameter/masked/weights"].shape[2]
+
+
+def check_architecture(family, num_filters, num_latents=None):
+    """Raises ModelError unless a codec of this family and these numbers of channels can exist."""
+    for what, number in (("filters", num_filters), ("latent channels", num_latents)):
+        if number is None and what != "filters":
+            continue
+        if not isinstance(family, str) or type(number) is not int:
+            raise ModelError(
+                f"A family's name and a whole number of {what} expected, got "
+                f"{str(family)[:40]!r} and {str(number)[:40]!r}."
+            )
+        if number > MAX_FILTERS:
+            raise ModelError(f"At most {MAX_FILTERS} {what} expected, got more.")
     try:
-        network.check_architecture(family, num_filters)
+        network.check_architecture(family, num_filters, num_latents)
     except ValueError as error:
         raise ModelError(str(error)) from error
 
@@ -119,13 +128,14 @@ def _matches(shape, expected):
     )
 
 
-def read_weights(prefix, num_filters, family):
+def read_weights(prefix, num_filters, family, num_latents=None):
     """The inference variables of a checkpoint; whatever else it holds is left alone.
 
     Args:
       prefix: path of the checkpoint without ``.index``.
       num_filters: N.
       family: "gmm" or "gllmm".
+      num_latents: M, or None for N.
 
     Returns:
       Dict of name to NumPy array.
@@ -141,7 +151,7 @@ def read_weights(prefix, num_filters, family):
             ".index or .data-00000-of-00001."
         )
     weights = {}
-    expected = inference_variables(num_filters, family)
+    expected = inference_variables(num_filters, family, num_latents)
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -152,9 +162,11 @@ def read_weights(prefix, num_filters, family):
                 came = "nothing"
                 if found:
                     came = f"{np.dtype(found[0]).name} {tuple(found[1])}"
+                latents = f" and {num_latents} latent channels" if num_latents else ""
                 raise ModelError(
                     f"The checkpoint {prefix} does not fit family {family} with {num_filters} "
-                    f"filters: {name} should be {np.dtype(dtype).name} {shape}, got {came}."
+                    f"filters{latents}: {name} should be {np.dtype(dtype).name} {shape}, got "
+                    f"{came}."
                 )
             weights[name] = reader.get_tensor(name)
     except ModelError:
@@ -202,7 +214,7 @@ def read_config(folder):
         missing = [k for k in ("family", "num_filters", "fingerprint") if k not in config]
         if missing:
             raise ModelError(f"it lacks {', '.join(missing)}")
-        check_architecture(config["family"], config["num_filters"])
+        check_architecture(config["family"], config["num_filters"], config.get("num_latents"))
         if not _FINGERPRINT.fullmatch(str(config["fingerprint"])):
             raise ModelError(
                 f"a fingerprint of {2 * FINGERPRINT_BYTES} hexadecimal digits expected, got "
@@ -225,7 +237,8 @@ def load_folder(folder):
     folder = Path(folder)
     config = read_config(folder)
     family, num_filters = config["family"], config["num_filters"]
-    weights = read_weights(folder / CHECKPOINT_PREFIX, num_filters, family)
+    prefix = folder / CHECKPOINT_PREFIX
+    weights = read_weights(prefix, num_filters, family, config.get("num_latents"))
     fingerprint = fingerprint_of(weights, num_filters, family)
     if fingerprint.hex() != config["fingerprint"]:
         raise ModelError(

@@ -123,13 +123,13 @@ def _prior_arrays(reader):
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def _save_inference_model(checkpoint, prefix, family, num_filters):
+def _save_inference_model(checkpoint, prefix, family, num_filters, num_latents):
     """Writes the inference variables with a solved prior; returns them as arrays by name."""
     reader = WeightReader(checkpoint)
     prior = _prior_arrays(reader)
     table_length = prior[f"{PRIOR_SCOPE}/quantized_cdf"].shape[1]
     with tf.Graph().as_default():
-        models.build_inference_graph(num_filters, family, table_length)
+        models.build_inference_graph(num_filters, family, table_length, num_latents)
         variables = tf.global_variables()
         names = [v.op.name for v in variables]
         weights = {n: prior[n] if n in prior else reader.get_tensor(n) for n in names}
@@ -170,7 +170,8 @@ def export(checkpoint, target, config, log):
     try:
         family, num_filters = config["family"], config["num_filters"]
         prefix = str(new / models.CHECKPOINT_PREFIX)
-        weights = _save_inference_model(checkpoint, prefix, family, num_filters)
+        latents = config.get("num_latents")
+        weights = _save_inference_model(checkpoint, prefix, family, num_filters, latents)
         fingerprint = models.fingerprint_of(weights, num_filters, family).hex()
         write_json(new / models.CONFIG_NAME, {**config, "fingerprint": fingerprint})
         _thin_log(log, new / "log.csv")

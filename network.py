@@ -7,6 +7,9 @@
 Variable names, shapes and layouts are those of the authors' TF 1.x checkpoints, so that these
 restore as they are. All tensors are NHWC; y has 1/16 and z 1/64 of the image's sides. Functions
 compute in the dtype of their input (float32 or bfloat16); see layers.py.
+
+N is the number of filters of the layers, M that of y's channels: N in both papers, more where a
+narrow codec should not lack latents (Minnen et al., NeurIPS 2018, arXiv 1809.02736, has both).
 """
 
 import collections
@@ -22,7 +25,7 @@ LATENT_STRIDE = 16  # image pixels per position of y: four layers of stride 2
 STRIDE = 64  # image pixels per position of z: the padding unit (16 x 4)
 CONTEXT_SUPPORT = 5  # side of the masked convolution's kernel
 
-# Widths of the two hidden parameter layers, and groups of N channels that the last one puts out.
+# Widths of the two hidden parameter layers, and groups of M channels that the last one puts out.
 ParameterWidths = collections.namedtuple("ParameterWidths", "hidden groups")
 PARAMETER_WIDTHS = {
     "gmm": ParameterWidths((640, 640), 9),
@@ -36,14 +39,15 @@ BLOCK_GAIN = {"gmm": 0.75, "gllmm": 0.35}  # of the layers that change the resol
 OUTPUT_GAIN = 0.05  # of the last synthesis layer
 
 
-def check_architecture(family, num_filters):
-    """Raises ValueError unless this family and number of filters can be built."""
+def check_architecture(family, num_filters, num_latents=None):
+    """Raises ValueError unless this family and these numbers of channels can be built."""
     if family not in FAMILIES:
         raise ValueError(f"Family {' or '.join(FAMILIES)} expected, got {family!r}.")
-    if num_filters < 8 or num_filters % 8:
-        raise ValueError(
-            f"A number of filters that is a positive multiple of 8 expected, got {num_filters}."
-        )
+    for what, number in (("filters", num_filters), ("latent channels", num_latents)):
+        if number is not None and (number < 8 or number % 8):
+            raise ValueError(
+                f"A number of {what} that is a positive multiple of 8 expected, got {number}."
+            )
 
 
 def _down_block(t, n, i, suffix, gain):
@@ -55,18 +59,19 @@ def _down_block(t, n, i, suffix, gain):
     return t + shortcut
 
 
-def analysis(x, num_filters, family):
+def analysis(x, num_filters, family, num_latents=None):
     """Analysis transform g_a.
 
     Args:
       x: (B, H, W, 3) in [0, 1]; H and W multiples of 16 (64 with the hyperprior).
       num_filters: N.
       family: "gmm" or "gllmm".
+      num_latents: M, or None for N as in both papers.
 
     Returns:
-      y, (B, H/16, W/16, N).
+      y, (B, H/16, W/16, M).
     """
-    gain = BLOCK_GAIN[family]
+    gain, num_latents = BLOCK_GAIN[family], num_latents or num_filters
     with tf.variable_scope("analysis"):
         t = x
         for i in range(4):
@@ -81,7 +86,7 @@ def analysis(x, num_filters, family):
                 t = _down_block(t, num_filters, i, suffix, gain)
             else:
                 name = f"Block_3_layer_2{suffix}"
-                t = signal_conv2d(t, num_filters, 3, name, corr=True, down=2, use_bias=False)
+                t = signal_conv2d(t, num_latents, 3, name, corr=True, down=2, use_bias=False)
             if i in (1, 3):
                 t = attention_block(t, f"NLAB_{i // 2}")
         return t
@@ -105,7 +110,7 @@ def synthesis(y_hat, num_filters, family):
     """Synthesis transform g_s.
 
     Args:
-      y_hat: (B, h, w, N).
+      y_hat: (B, h, w, M).
       num_filters: N.
       family: "gmm" or "gllmm".
 
@@ -132,7 +137,7 @@ def synthesis(y_hat, num_filters, family):
 
 
 def hyper_analysis(y, num_filters):
-    """Hyper analysis h_a: y (B, h, w, N), not rounded, to z (B, h/4, w/4, N)."""
+    """Hyper analysis h_a: y (B, h, w, M), not rounded, to z (B, h/4, w/4, N)."""
     with tf.variable_scope("hyper_analysis"):
         t = y
         for i, down in enumerate((1, 1, 2, 1, 2)):
@@ -143,17 +148,17 @@ def hyper_analysis(y, num_filters):
         return t
 
 
-def hyper_synthesis_layers(num_filters):
+def hyper_synthesis_layers(num_filters, num_latents=None):
     """(filters, upsampling stride, leaky or not) of each layer of the hyper synthesis."""
-    n, wide = num_filters, num_filters * 3 // 2
-    return ((n, 1, True), (n, 2, True), (wide, 1, True), (wide, 2, True), (2 * n, 1, False))
+    n, wide, out = num_filters, num_filters * 3 // 2, 2 * (num_latents or num_filters)
+    return ((n, 1, True), (n, 2, True), (wide, 1, True), (wide, 2, True), (out, 1, False))
 
 
-def hyper_synthesis(z_hat, num_filters):
-    """Hyper synthesis h_s: z_hat (B, h/4, w/4, N) to phi (B, h, w, 2N)."""
+def hyper_synthesis(z_hat, num_filters, num_latents=None):
+    """Hyper synthesis h_s: z_hat (B, h/4, w/4, N) to phi (B, h, w, 2M); M is N if None."""
     with tf.variable_scope("hyper_synthesis"):
         t = z_hat
-        for i, (filters, up, active) in enumerate(hyper_synthesis_layers(num_filters)):
+        for i, (filters, up, active) in enumerate(hyper_synthesis_layers(num_filters, num_latents)):
             activation = leaky if active else None
             t = signal_conv2d(t, filters, 3, f"layer_{i}", corr=False, up=up, activation=activation)
         return t
@@ -167,32 +172,32 @@ def context_mask():
     return mask
 
 
-def masked_conv2d(y_hat, num_filters):
-    """Masked 5x5 convolution (context model), (B, h, w, N) to (B, h, w, 2N), no activation."""
+def masked_conv2d(y_hat):
+    """Masked 5x5 convolution (context model), (B, h, w, M) to (B, h, w, 2M), no activation."""
+    m = int(y_hat.shape[-1])
     with tf.variable_scope("masked"):
-        shape = (CONTEXT_SUPPORT, CONTEXT_SUPPORT, num_filters, 2 * num_filters)
+        shape = (CONTEXT_SUPPORT, CONTEXT_SUPPORT, m, 2 * m)
         weights = tf.get_variable("weights", shape, tf.float32, tf.initializers.glorot_uniform())
-        biases = tf.get_variable("biases", (2 * num_filters,), tf.float32, tf.initializers.zeros())
+        biases = tf.get_variable("biases", (2 * m,), tf.float32, tf.initializers.zeros())
         kernel = tf.cast(weights * context_mask(), y_hat.dtype)
         return tf.nn.conv2d(y_hat, kernel, 1, "SAME") + tf.cast(biases, y_hat.dtype)
 
 
-def entropy_parameter(y_hat, phi, num_filters, family):
+def entropy_parameter(y_hat, phi, family):
     """Context model and parameter network.
 
     Args:
-      y_hat: (B, h, w, N), the (noisy or rounded) latents; masked inside.
-      phi: (B, h, w, 2N), hyper synthesis output.
-      num_filters: N.
+      y_hat: (B, h, w, M), the (noisy or rounded) latents; masked inside.
+      phi: (B, h, w, 2M), hyper synthesis output.
       family: "gmm" or "gllmm".
 
     Returns:
-      float32 (B, h, w, 9N) for gmm, (B, h, w, 30N) for gllmm: raw groups of N channels, which
+      float32 (B, h, w, 9M) for gmm, (B, h, w, 30M) for gllmm: raw groups of M channels, which
       ``gmm_entropy.split_parameters`` turns into mixtures.
     """
     hidden, groups = PARAMETER_WIDTHS[family]
     with tf.variable_scope("entropy_parameter"):
-        t = tf.concat([masked_conv2d(y_hat, num_filters), phi], axis=-1)
+        t = tf.concat([masked_conv2d(y_hat), phi], axis=-1)
         # These layers had no name in the authors' code: Keras numbered them over the graph.
         for i, width in enumerate(hidden):
             layer_name = "signal_conv2d" if i == 0 else f"signal_conv2d_{i}"
@@ -201,7 +206,7 @@ def entropy_parameter(y_hat, phi, num_filters, family):
             )
         t = signal_conv2d(
             t,
-            groups * num_filters,
+            groups * int(y_hat.shape[-1]),
             1,
             "layer_2",
             corr=True,

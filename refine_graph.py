@@ -62,9 +62,9 @@ class LatentLoss:
 
     def _build(self):
         """Placeholders of a tile, its loss in float32, and its gradients."""
-        n = self._codec.num_filters
+        n, m = self._codec.num_filters, self._codec.num_latents
         self._x = tf.placeholder(tf.float32, (None, None, 3))  # of the image itself, 0 to 255
-        self._y = tf.placeholder(tf.float32, (None, None, n))  # with the border
+        self._y = tf.placeholder(tf.float32, (None, None, m))  # with the border
         self._z = tf.placeholder(tf.float32, (None, None, n))  # the same, without the medians
         self._first = tf.placeholder(tf.int32, (2,))  # own positions of z: where they begin
         self._own = tf.placeholder(tf.int32, (2,))  # and how many they are
@@ -88,7 +88,8 @@ class LatentLoss:
         table_length = self._codec.model.weights["entropy_bottleneck/quantized_cdf"].shape[1]
         prior = factorized_prior.variables(n, table_length)
         y_hat, z_hat = self._y[None], (self._z + self._codec.medians)[None]
-        raw = network.entropy_parameter(y_hat, network.hyper_synthesis(z_hat, n), n, family)
+        phi = network.hyper_synthesis(z_hat, n, self._codec.num_latents)
+        raw = network.entropy_parameter(y_hat, phi, family)
         own_y, own_raw = self._inner(y_hat, PER_Z), self._inner(raw, PER_Z)
         nats = -tf.reduce_sum(gmm_entropy.log_likelihood(own_y, own_raw, family))
         nats -= tf.reduce_sum(tf.log(factorized_prior.likelihood(self._inner(z_hat, 1), prior)))
@@ -108,9 +109,9 @@ class LatentLoss:
 
     def _tiles(self, y):
         """(row, column) pairs of ``tiling.Span`` in positions of z."""
-        h, w, n = y.shape
-        pixels = h * w * LATENT_STRIDE**2
-        rest = tiling.network_area(self._codec.memory_budget, pixels, n) * tiling.NETWORK_BYTES
+        h, w, m = y.shape
+        pixels, n = h * w * LATENT_STRIDE**2, self._codec.num_filters
+        rest = tiling.network_area(self._codec.memory_budget, pixels, n, m) * tiling.NETWORK_BYTES
         area = int((rest - SEARCH_BYTES * pixels) / GRADIENT_BYTES)
         side = max(h, w) * LATENT_STRIDE
         if pixels > area:

@@ -77,17 +77,18 @@ def side_for(area, reach, smallest):
 NETWORK_BYTES = 6
 FIXED_BYTES = 640 << 20  # the interpreter, TensorFlow and a model's weights
 IMAGE_BYTES = 20  # per pixel: the picture, its padded copy and its decoder's, its reconstruction
-LATENT_BYTES = 1 / 8  # per pixel and filter: y, y_hat, phi, the canvas of the context model
+LATENT_BYTES = 1 / 8  # per pixel and channel of y: y, y_hat, phi, the canvas of the context model
 HYPER_TILE = 512  # positions of y: a hyper analysis of 16 bytes per position and filter
 
 
-def network_area(budget, pixels, num_filters):
+def network_area(budget, pixels, num_filters, num_latents):
     """Pixels, border included, of the largest tile that keeps the process within a budget.
 
     Args:
       budget: bytes of the whole process.
       pixels: of the padded image.
       num_filters: N.
+      num_latents: M.
     """
-    rest = budget - FIXED_BYTES - pixels * (IMAGE_BYTES + LATENT_BYTES * num_filters)
+    rest = budget - FIXED_BYTES - pixels * (IMAGE_BYTES + LATENT_BYTES * num_latents)
     return max(0, int(rest / (NETWORK_BYTES * num_filters)))

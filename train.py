@@ -86,6 +86,11 @@ def parser():
     setting("family", "network and mixture", choices=network.FAMILIES)
     setting("num_filters", "channels N, a multiple of 8; time grows with its square", type=int)
     setting(
+        "num_latents",
+        "channels M of y, a multiple of 8 (default: N, as in the papers)",
+        type=int,
+    )
+    setting(
         "lmbda",
         "weight of the distortion against bits per pixel; larger means better and bigger; the "
         "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim; default for "
@@ -163,7 +168,7 @@ def parser():
         "init_from",
         "start from the weights of models/NAME, runs/NAME or a checkpoint prefix where names and "
         "shapes agree; a gllmm model that starts from a gmm one, or a model that starts from one "
-        "with fewer filters, first makes the same pictures",
+        "with fewer channels, first makes the same pictures",
     )
     p.add_argument("--runs", default="runs", help="folder of all runs (default: runs)")
     p.add_argument(
@@ -314,7 +319,8 @@ def train(args, folder, target, cluster):
     given["init_from"] = init_name(args.init_from)
     settings = resolve_settings(given, recorded)  # refuses before images are decoded
     if args.init_from and not recorded:
-        check_start(args.init_from, settings["family"], settings["num_filters"])
+        architecture = (settings[key] for key in ("family", "num_filters", "num_latents"))
+        check_start(args.init_from, *architecture)
     photographs, crops, data = load_images(args, settings)
     settings = resolve_settings({**given, **data}, recorded)
     folder.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,7 @@ def noisy_losses(
     metric,
     precision,
     seed,
+    num_latents=None,
     quantisation="noise",
     share=(0, 1),
 ):
@@ -125,15 +126,15 @@ def noisy_losses(
       share: (k, n) where ``x`` is part k of n of the step's batch.
     """
     dtype = tf.as_dtype(precision)
-    y = network.analysis(tf.cast(x, dtype), num_filters, family)
+    y = network.analysis(tf.cast(x, dtype), num_filters, family, num_latents)
     z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
     y = tf.cast(y, tf.float32)
     y_tilde = _noisy(y, seed, step, 0, share)
     z_tilde = _noisy(z, seed, step, 1, share)
     prior = factorized_prior.variables(num_filters)
-    phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters)
+    phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters, num_latents)
     # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
-    raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), num_filters, family)
+    raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), family)
     y_hat = y_tilde if quantisation == "noise" else _rounded_straight_through(y)
     x_hat = network.synthesis(tf.cast(y_hat, dtype), num_filters, family)
     return rate_distortion(
@@ -146,15 +147,14 @@ def noisy_losses(
     )
 
 
-def rounded_losses(x, medians, *, family, num_filters, lmbda, metric):
+def rounded_losses(x, medians, *, family, num_filters, lmbda, metric, num_latents=None):
     """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
-    y = network.analysis(x, num_filters, family)
+    y = network.analysis(x, num_filters, family, num_latents)
     z_hat = factorized_prior.round_to_medians(network.hyper_analysis(y, num_filters), medians)
     y_hat = tf.round(y)
     prior = factorized_prior.variables(num_filters)
-    raw = network.entropy_parameter(
-        y_hat, network.hyper_synthesis(z_hat, num_filters), num_filters, family
-    )
+    phi = network.hyper_synthesis(z_hat, num_filters, num_latents)
+    raw = network.entropy_parameter(y_hat, phi, family)
     x_hat = network.synthesis(y_hat, num_filters, family)
     x_hat = tf.round(PEAK * tf.clip_by_value(x_hat, 0.0, 1.0)) / PEAK
     losses = rate_distortion(
@@ -172,12 +172,12 @@ def _shared_variables():
     return tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE)
 
 
-def factor_shapes(variables, num_filters):
+def factor_shapes(variables, num_latents):
     """Tensor shapes in which SOAP sees the kernels.
 
     Args:
       variables: the model's trainable variables.
-      num_filters: N.
+      num_latents: M.
 
     Returns:
       Dict of variable name to (9, cin, cout), (25, cin, cout) or (cin, cout); other variables
@@ -188,7 +188,7 @@ def factor_shapes(variables, num_filters):
     for name, shape in stored.items():
         kind = name.rpartition("/")[2]
         if kind == "kernel_rdft":
-            shapes[name] = rdft_kernel_shape(name, stored, num_filters)
+            shapes[name] = rdft_kernel_shape(name, stored, num_latents)
         elif kind == "kernel":
             shapes[name] = shape[2:]
         elif kind == "weights":
@@ -196,7 +196,7 @@ def factor_shapes(variables, num_filters):
     return shapes
 
 
-def make_optimizer(name, learning_rate, variables, num_filters):
+def make_optimizer(name, learning_rate, variables, num_latents):
     """The optimiser of that name; see the README for how they compare.
 
     Raises:
@@ -207,7 +207,7 @@ def make_optimizer(name, learning_rate, variables, num_filters):
     if name == "soap":
         from soap import SOAP
 
-        shapes = factor_shapes(variables, num_filters)
+        shapes = factor_shapes(variables, num_latents)
         return SOAP(learning_rate, lambda v: shapes.get(v.op.name))
     raise ValueError(f"Optimiser {' or '.join(OPTIMIZERS)} expected, got {name!r}.")
 
@@ -291,6 +291,7 @@ def build_training(
     batch,
     patch,
     average,
+    num_latents=None,
     quantisation="noise",
     placement=SINGLE,
 ):
@@ -319,6 +320,7 @@ def build_training(
         placement,
         family=family,
         num_filters=num_filters,
+        num_latents=num_latents,
         lmbda=lmbda,
         metric=metric,
         precision=precision,
@@ -329,7 +331,7 @@ def build_training(
         norm = tf.global_norm(gradients)
         shrink = tf.minimum(1.0, clip_norm / norm)
         clipped = [shrink * gradient for gradient in gradients]
-        maker = make_optimizer(optimizer, learning_rate, variables, num_filters)
+        maker = make_optimizer(optimizer, learning_rate, variables, num_latents or num_filters)
         finite = tf.is_finite(norm) & tf.is_finite(losses.loss)
         averages = _averages_of(variables) if average else []
 
@@ -368,7 +370,7 @@ def _averaged(getter, name, *args, **kwargs):
     return next((v for v in tf.global_variables() if v.name == average), variable)
 
 
-def build_validation(*, family, num_filters, lmbda, metric):
+def build_validation(*, family, num_filters, lmbda, metric, num_latents=None):
     """Builds validation as coded, on the current graph's averaged weights if it has them.
 
     Returns:
@@ -384,6 +386,7 @@ def build_validation(*, family, num_filters, lmbda, metric):
             medians,
             family=family,
             num_filters=num_filters,
+            num_latents=num_latents,
             lmbda=lmbda,
             metric=metric,
         )

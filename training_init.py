@@ -1,6 +1,6 @@
 """Starting weights from another model: one like it, a narrower one, or a gmm model for a gllmm one.
 
-How a model with fewer filters becomes one with more is in training_widen.py.
+How a model with fewer channels becomes one with more is in training_widen.py.
 
 A gllmm model that starts from a gmm one computes what the gmm model computes. With r = t + f(t) the
 residual block of gmm, the concatenated block of gllmm (Fu et al., figure 6) is
@@ -100,26 +100,38 @@ def _gllmm_value(name, value, initial):
     return None
 
 
-def check_start(path, family, num_filters):
+def check_start(path, family, num_filters, num_latents):
     """Raises ValueError unless a new model can start from the checkpoint at ``path``.
 
     Args:
       path: see ``models_io.checkpoint_prefix``.
-      family, num_filters: of the new model.
+      family, num_filters, num_latents: of the new model; None as ``num_latents`` is N.
     """
     shapes = models_io.WeightReader(models_io.checkpoint_prefix(path)).names
     same_family = (family == "gllmm") == (FAMILY_MARK in shapes)
-    _check_widths(path, training_widen.num_filters(shapes), num_filters, same_family)
+    wide = num_filters, num_latents or num_filters
+    _check_channels(path, training_widen.channels(shapes), wide, same_family)
 
 
-def _check_widths(path, narrow, wide, same_family):
-    """Raises ValueError unless a model of ``wide`` filters can start from one of ``narrow``."""
-    if narrow is None or narrow == wide or (same_family and narrow < wide):
+def _described(filters, latents):
+    more = "" if filters == latents else f" and {latents} latent channels"
+    return f"{filters} filters{more}"
+
+
+def _check_channels(path, narrow, wide, same_family):
+    """Raises ValueError unless a model with (N, M) ``wide`` can start from one with ``narrow``."""
+    if narrow is None or narrow == wide:
         return
-    advice = "a model never starts from one with more filters"
-    if narrow < wide:
-        advice = f"train a gmm model of {wide} filters from it first, and start from that"
-    raise ValueError(f"{wide} filters expected in {path}, got {narrow}; {advice}.")
+    try:
+        training_widen.growth(narrow, wide)
+        if same_family:
+            return
+        advice = f"train a gmm model of {_described(*wide)} from it first, and start from that"
+    except ValueError as error:
+        advice = str(error)
+    raise ValueError(
+        f"{_described(*wide)} expected in {path}, got {_described(*narrow)}; {advice}."
+    )
 
 
 def transfer(session, variables, path):
@@ -131,11 +143,11 @@ def transfer(session, variables, path):
       path: see ``models_io.checkpoint_prefix``.
 
     Returns:
-      Names taken as they are; names adapted from gmm to gllmm or from fewer filters; names left as
+      Names taken as they are; names adapted from gmm to gllmm or from fewer channels; names left as
       they are.
 
     Raises:
-      ValueError: there is no checkpoint, nothing in it fits, it has more filters, or it has fewer
+      ValueError: there is no checkpoint, nothing in it fits, it has more channels, or it has fewer
         and is of the other family.
     """
     reader = models_io.WeightReader(models_io.checkpoint_prefix(path))
@@ -144,14 +156,14 @@ def transfer(session, variables, path):
     initials = session.run({v.op.name: v.read_value() for v in variables})
     wide = {name: initial.shape for name, initial in initials.items()}
     narrow = {name: tuple(shape) for name, shape in reader.names.items()}
-    filters = [training_widen.num_filters(shapes) for shapes in (narrow, wide)]
-    _check_widths(path, *filters, same_family)
+    channels = [training_widen.channels(shapes) for shapes in (narrow, wide)]
+    _check_channels(path, *channels, same_family)
     values, taken, adapted = {}, [], []
     for name, initial in initials.items():
         source = name if same_family else source_name(name, is_gllmm)
         found = reader.get_tensor(source) if source in reader.names else None
         value = found if found is not None and found.shape == initial.shape else None
-        if value is None and found is not None and filters[0] != filters[1]:
+        if value is None and found is not None and channels[0] not in (None, channels[1]):
             value = training_widen.widened(name, found, initial, narrow, wide)
         if is_gllmm and not same_family:
             value = _gllmm_value(name, found, initial)

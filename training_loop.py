@@ -125,7 +125,8 @@ class Run:
 
     def _build(self):
         settings = self._settings
-        model = {key: settings[key] for key in ("family", "num_filters", "lmbda", "metric")}
+        keys = ("family", "num_filters", "num_latents", "lmbda", "metric")
+        model = {key: settings[key] for key in keys}
         keys = ("precision", "optimizer", "seed", "batch", "patch", "average", "quantisation")
         rest = {key: settings[key] for key in keys}
         rest["placement"] = self._placement

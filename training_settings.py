@@ -11,6 +11,7 @@ INIT_FROM_RATES = {"soap": 6e-4, "adam": 5e-4}
 DEFAULTS = {
     "family": "gmm",
     "num_filters": 64,
+    "num_latents": None,  # num_filters, as in the papers
     "lmbda": 0.0075,
     "metric": "mse",
     "batch": 8,
@@ -105,7 +106,8 @@ def stages(settings):
 
 def check_settings(settings):
     """Raises ValueError with a sentence for a setting out of its range."""
-    network.check_architecture(settings["family"], settings["num_filters"])
+    architecture = (settings[key] for key in ("family", "num_filters", "num_latents"))
+    network.check_architecture(*architecture)
     lengths = [settings[key] for key in EXTENDABLE if settings[key] is not None]
     fail_if(len(lengths) != 1, "Give the length of the training, either --steps or --hours.")
     fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")

@@ -123,6 +123,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="runs of which to take the median")
     args = parser.parse_args()
     codec = Codec.load(args.model)
+    if codec.num_latents != codec.num_filters:
+        raise SystemExit(f"A model with as many latents as filters expected, got {args.model}.")
     latents = codec.analyse(test_image())
     weights = widen(codec.model.weights, codec.family, codec.num_filters, args.num_filters)
     entropy_model = EntropyModel(weights, args.num_filters, codec.family)

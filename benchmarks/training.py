@@ -68,8 +68,8 @@ def convolution_peak(num_filters, dtype):
 
 def measure(settings, repeats, profile):
     """Median seconds of a training step, and ``tf.RunMetadata`` of one where wanted."""
-    keys = ("family", "num_filters", "lmbda", "metric", "precision", "optimizer", "seed", "batch")
-    keys += ("patch", "average", "quantisation")
+    keys = ("family", "num_filters", "num_latents", "lmbda", "metric", "precision", "optimizer")
+    keys += ("seed", "batch", "patch", "average", "quantisation")
     with tf.Graph().as_default():
         tf.set_random_seed(1)
         graph = training_graph.build_training(**{key: settings[key] for key in keys})

@@ -69,20 +69,21 @@ def models_table(curves):
     """Markdown table of every model folder, its training, size and Kodak figures."""
     measured = {row["fingerprint"]: row for _, rows, _ in curves[::-1] for row in rows}
     lines = [
-        "| name | family | N | lambda | metric | started from | steps | hours | images "
+        "| name | family | N | M | lambda | metric | started from | steps | hours | images "
         "| parameters | kMAC/pixel | Kodak bpp | PSNR | MS-SSIM |",
-        "| --- | --- | ---: | ---: | --- | --- | ---: | ---: | ---: "
+        "| --- | --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: "
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     for path in sorted(MODELS.glob("*/config.json")):
         c = json.loads(path.read_text(encoding="utf-8"))
-        counts = evaluation_complexity.count(c["family"], c["num_filters"]).values()
+        n, m = c["num_filters"], c.get("num_latents") or c["num_filters"]
+        counts = evaluation_complexity.count(c["family"], n, m).values()
         parameters, macs = (sum(values) for values in zip(*counts))
         row = measured.get(c["fingerprint"], {})
         kodak = [float(row[k]) if row.get(k) else None for k in ("bpp", "psnr_db", "ms_ssim")]
         start = f"`{Path(c['init_from']).name}`" if c["init_from"] else "scratch"
         lines.append(
-            f"| `{path.parent.name}` | {c['family']} | {c['num_filters']} | {c['lmbda']:g} "
+            f"| `{path.parent.name}` | {c['family']} | {n} | {m} | {c['lmbda']:g} "
             f"| {c['metric']} | {start} | {c['steps']:,} | {c['hours']:.2f} | {c['images']} "
             f"| {parameters:,} | {macs / 1000:.1f} | {dash(kodak[0], '.4f')} "
             f"| {dash(kodak[1], '.2f')} | {dash(kodak[2], '.4f')} |"

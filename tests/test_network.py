@@ -73,7 +73,7 @@ def case(request):
         )
         phi = network.hyper_synthesis(z_hat, NUM_FILTERS)
         y_hat = tf.round(y)
-        raw = network.entropy_parameter(y_hat, phi, NUM_FILTERS, family)
+        raw = network.entropy_parameter(y_hat, phi, family)
         fetches = {
             "y": y,
             "y_hat": y_hat,

@@ -85,9 +85,9 @@ def test_phi_in_bands_is_the_same_to_the_bit(codecs, tile, monkeypatch):
 
 def test_the_budget_decides_the_tile():
     mebi = 1 << 20
-    assert tiling.network_area(3072 * mebi, 24_000_000, 64) < 24_000_000
-    assert tiling.network_area(3072 * mebi, 2_000_000, 64) > 2_000_000
-    assert tiling.network_area(1, 10**8, 64) == 0
+    assert tiling.network_area(3072 * mebi, 24_000_000, 64, 64) < 24_000_000
+    assert tiling.network_area(3072 * mebi, 2_000_000, 64, 64) > 2_000_000
+    assert tiling.network_area(1, 10**8, 64, 64) == 0
     assert tiling.side_for(0, 128, codec_module.SMALLEST_TILE) == codec_module.SMALLEST_TILE
 
 

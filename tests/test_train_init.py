@@ -27,7 +27,7 @@ def started(family, path):
         latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
         with tf.variable_scope("", reuse=True):
             inputs = [tf.constant(v, tf.float32) for v in latents]
-            raw = network.entropy_parameter(*inputs, NUM_FILTERS, family)
+            raw = network.entropy_parameter(*inputs, family)
         variables = tf.trainable_variables()
         with tf.Session(config=training_graph.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
@@ -73,31 +73,31 @@ def test_families_do_not_mistake_each_others_layers(start):
         assert training_init.source_name(same, True) == same
 
 
-def outputs(family, num_filters, path=None, save=None):
+def outputs(family, num_filters, num_latents=None, path=None, save=None):
     """Every network's output for the same input, by name, and what ``transfer`` returned.
 
     Without ``path`` the weights are random: no zeros, and GDN that mixes channels. ``save``: prefix
     of a checkpoint to write. The latents that go into the synthesis, hyper synthesis and context
     model are those of eight filters, with noise in the channels beyond them.
     """
-    rng, n = np.random.default_rng(11), num_filters
-    noise = np.random.default_rng(12).normal(size=(2, 4, 4, n)).astype(np.float32)
+    rng, n, m = np.random.default_rng(11), num_filters, num_latents or num_filters
+    noise = np.random.default_rng(12).normal(size=(2, 4, 4, max(n, m))).astype(np.float32)
     noise[..., :NUM_FILTERS] = rng.normal(size=(2, 4, 4, NUM_FILTERS))
     with tf.Graph().as_default():
         tf.set_random_seed(13)
-        models.build_inference_graph(n, family)
+        models.build_inference_graph(n, family, num_latents=m)
         with tf.variable_scope("", reuse=True):
             x = tf.constant(photograph(6, 64, 64)[None] / 255, tf.float32)
-            y = network.analysis(x, n, family)
-            z_hat = tf.constant(noise[:, :1, :1])
-            phi = network.hyper_synthesis(z_hat, n)
+            y = network.analysis(x, n, family, m)
+            y_hat, z_hat = tf.constant(noise[..., :m]), tf.constant(noise[:, :1, :1, :n])
+            phi = network.hyper_synthesis(z_hat, n, m)
             found = {
                 "y": y,
                 "z": network.hyper_analysis(y, n),
                 "p(z)": factorized_prior.likelihood(z_hat, factorized_prior.variables(n)),
                 "phi": phi,
-                "raw": network.entropy_parameter(tf.constant(noise), phi, n, family),
-                "x_hat": network.synthesis(tf.constant(noise), n, family),
+                "raw": network.entropy_parameter(y_hat, phi, family),
+                "x_hat": network.synthesis(y_hat, n, family),
             }
         variables = tf.trainable_variables()
         with tf.Session(config=training_graph.session_config(1)) as session:
@@ -112,12 +112,16 @@ def outputs(family, num_filters, path=None, save=None):
             return session.run(found), names
 
 
+@pytest.mark.parametrize("filters, latents", [(24, None), (8, 24)])
 @pytest.mark.parametrize("family", ["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
-def test_a_wider_model_starts_with_the_function_of_the_narrow_one(family, tmp_path):
+def test_a_wider_model_starts_with_the_function_of_the_narrow_one(
+    family, filters, latents, tmp_path
+):
     prefix = str(tmp_path / "narrow-0")
     narrow, _ = outputs(family, NUM_FILTERS, save=prefix)
-    wide, (taken, adapted, new) = outputs(family, 24, path=prefix)
-    assert not new and len(adapted) > 5 * len(taken) > 0
+    wide, (taken, adapted, new) = outputs(family, filters, latents, path=prefix)
+    assert not new and taken
+    assert (len(adapted) > len(taken)) == (filters == 24)
     for name, wanted in narrow.items():
         scale = np.abs(wanted).max()
         groups = wanted.shape[-1] // NUM_FILTERS if name != "x_hat" else 1
@@ -130,9 +134,11 @@ def test_a_wider_model_starts_with_the_function_of_the_narrow_one(family, tmp_pa
 def test_widths_that_cannot_be_a_start_are_refused(start, tmp_path, capsys):
     with pytest.raises(ValueError, match="train a gmm model of 16 filters from it first"):
         outputs("gllmm", 16, path=start)
+    with pytest.raises(ValueError, match="grow the filters first, then the latent channels"):
+        outputs("gmm", 16, 24, path=start)
     prefix = str(tmp_path / "wide-0")
     outputs("gmm", 16, save=prefix)
-    with pytest.raises(ValueError, match="never starts from one with more filters"):
+    with pytest.raises(ValueError, match="16 filters; a model never starts from one with more"):
         outputs("gmm", 8, path=prefix)
     # The command says so before anything is written.
     Image.fromarray(photograph(6, 64, 64)).save(tmp_path / "0.png")
