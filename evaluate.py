@@ -142,6 +142,12 @@ def _parser():
         help="(default: 64 128 192)",
     )
     networks.add_argument(
+        "--latents",
+        type=_positive,
+        metavar="M",
+        help="channels of y, for all of them (default: N, as in the papers)",
+    )
+    networks.add_argument(
         "--size",
         type=_size,
         metavar="WIDTHxHEIGHT",
@@ -207,7 +213,7 @@ def complexity_command(args):
     import evaluation_run
     import evaluation_tables
 
-    rows = evaluation_complexity.table(args.families, args.filters, args.size)
+    rows = evaluation_complexity.table(args.families, args.filters, args.size, args.latents)
     print("\n".join(evaluation_complexity.describe(rows, args.size)))
     if args.size:
         print(f"\nMeasured on {evaluation_run.device()}, float32, best of three runs.")

@@ -72,14 +72,14 @@ def count(family, num_filters, num_latents=None):
     return {part: (parameters[part], macs[part] / side**2) for part in parameters}
 
 
-def seconds(family, num_filters, height, width):
+def seconds(family, num_filters, height, width, num_latents=None):
     """Measured seconds of every part's float32 graph on one image, with random weights.
 
     Weights do not change the time of a convolution. The fastest of three runs after a first one,
     which sets TensorFlow up.
 
     Args:
-      family, num_filters: the architecture.
+      family, num_filters, num_latents: the architecture; None as ``num_latents`` is N.
       height, width: of the image, multiples of 64.
 
     Returns:
@@ -88,10 +88,10 @@ def seconds(family, num_filters, height, width):
     side = network.STRIDE
     if height < 1 or width < 1 or height % side or width % side:
         raise ValueError(f"Sides that are multiples of {side} expected, got {width}x{height}.")
-    network.check_architecture(family, num_filters)
+    network.check_architecture(family, num_filters, num_latents)
     random = np.random.default_rng(0)
     with tf.Graph().as_default(), tf.Session() as session:
-        tensors = _build(family, num_filters, height, width)
+        tensors = _build(family, num_filters, height, width, num_latents)
         session.run(tf.global_variables_initializer())
         values = {
             name: random.normal(0, 1, tensor.shape.as_list()).astype(np.float32)
@@ -112,27 +112,28 @@ def seconds(family, num_filters, height, width):
     return result
 
 
-def table(families, filters, size=None):
+def table(families, filters, size=None, num_latents=None):
     """Rows for every architecture and part.
 
     Args:
       families: of "gmm" and "gllmm".
       filters: numbers of filters.
       size: (height, width) to measure seconds at, or None for counts only.
+      num_latents: M of all of them, or None for N.
 
     Returns:
-      List of dicts: family, filters, part ("total" last), parameters, macs_per_pixel, seconds
-      (None where not measured).
+      List of dicts: family, filters, latents, part ("total" last), parameters, macs_per_pixel,
+      seconds (None where not measured).
     """
     rows = []
     for family in families:
         for n in filters:
-            counts = count(family, n)
-            times = seconds(family, n, *size) if size else {}
+            counts = count(family, n, num_latents)
+            times = seconds(family, n, *size, num_latents) if size else {}
+            architecture = {"family": family, "filters": n, "latents": num_latents or n}
             parts = [
                 {
-                    "family": family,
-                    "filters": n,
+                    **architecture,
                     "part": part,
                     "parameters": parameters,
                     "macs_per_pixel": macs,
@@ -140,7 +141,7 @@ def table(families, filters, size=None):
                 }
                 for part, (parameters, macs) in counts.items()
             ]
-            total = {"family": family, "filters": n, "part": "total"}
+            total = {**architecture, "part": "total"}
             for column in ("parameters", "macs_per_pixel"):
                 total[column] = sum(row[column] for row in parts)
             total["seconds"] = sum(times.values()) if times else None
@@ -152,14 +153,14 @@ def describe(rows, size=None):
     """Lines of a Markdown table of ``table``'s rows."""
     timed = f" seconds, {size[1]}x{size[0]} |" if size else ""
     lines = [
-        f"| family | N | part | parameters | kMAC/pixel |{timed}",
-        "| --- | ---: | --- | ---: | ---: |" + (" ---: |" if size else ""),
+        f"| family | N | M | part | parameters | kMAC/pixel |{timed}",
+        "| --- | ---: | ---: | --- | ---: | ---: |" + (" ---: |" if size else ""),
     ]
     for row in rows:
         measured = "" if row["seconds"] is None else f"{row['seconds']:.3f}"
         lines.append(
-            f"| {row['family']} | {row['filters']} | {row['part'].replace('_', ' ')} | "
-            f"{row['parameters']:,} | {row['macs_per_pixel'] / 1000:.2f} |"
-            + (f" {measured} |" if size else "")
+            f"| {row['family']} | {row['filters']} | {row['latents']} "
+            f"| {row['part'].replace('_', ' ')} | {row['parameters']:,} "
+            f"| {row['macs_per_pixel'] / 1000:.2f} |" + (f" {measured} |" if size else "")
         )
     return lines

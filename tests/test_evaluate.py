@@ -219,10 +219,14 @@ def test_bits_of_a_file_whose_model_is_missing(monkeypatch, tmp_path, codecs):
 def test_complexity(monkeypatch, capsys, tmp_path):
     options = ["--families", "gmm", "--filters", 8, "--size", "128x64", "-o", tmp_path]
     assert run_main(monkeypatch, "--complexity", *options) == 0
-    assert "| gmm | 8 | synthesis |" in capsys.readouterr().out
+    assert "| gmm | 8 | 8 | synthesis |" in capsys.readouterr().out
     rows = rows_of(tmp_path / "complexity.csv")
     assert all(float(row["seconds"]) > 0 for row in rows if row["part"] != "entropy_bottleneck")
     assert rows[-1]["part"] == "total" and rows[-1]["device"]
+    assert run_main(monkeypatch, "--complexity", *options, "--latents", 24) == 0
+    assert "| gmm | 8 | 24 | synthesis |" in capsys.readouterr().out
+    more = rows_of(tmp_path / "complexity.csv")
+    assert int(more[-1]["parameters"]) > int(rows[-1]["parameters"])
 
 
 @pytest.mark.parametrize(
@@ -237,6 +241,7 @@ def test_complexity(monkeypatch, capsys, tmp_path):
         (["--curves", "nothing"], "No curve named 'nothing'"),
         (["--images", "nowhere"], "nowhere does not exist"),
         (["--complexity", "--filters", 7], "multiple of 8"),
+        (["--complexity", "--latents", 9], "latent channels that is a positive multiple of 8"),
         (["--complexity", "--filters", 8, "--size", "100x64"], "multiples of 64"),
     ],
 )
