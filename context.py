@@ -23,7 +23,7 @@ import numpy as np
 
 import tiling
 from gmm_entropy import FRACTION_BITS
-from layers import LEAKY_SLOPE, rdft_matrix
+from layers import LEAKY_SLOPE, MASKED_WEIGHTS, rdft_matrix
 from network import CONTEXT_SUPPORT, PARAMETER_WIDTHS, context_mask, hyper_synthesis_layers
 
 WEIGHT_BITS = 16  # signed
@@ -192,7 +192,7 @@ class EntropyModel:
     """
 
     def __init__(self, weights, num_filters, family):
-        masked = weights["entropy_parameter/masked/weights"][_MASK]  # (12, M, 2M)
+        masked = weights[MASKED_WEIGHTS][_MASK]  # (12, M, 2M)
         self.num_latents, self.family = masked.shape[1], family
         self.groups = PARAMETER_WIDTHS[family].groups
         self._hyper = []

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 import tensorflow_compression as tfc
 
+MASKED_WEIGHTS = "entropy_parameter/masked/weights"  # of the context model, (5, 5, M, 2M)
 LEAKY_SLOPE = 0.2  # both papers' code: tf.nn.leaky_relu's default
 GDN_PEDESTAL = 2.0**-36  # tfc's reparam_offset squared: keeps the gradient of the square alive
 GDN_BETA_MIN = 1e-6
@@ -76,15 +77,17 @@ def _kernel(support, cin, cout, gain, flip):
     return tf.reshape(kernel, (support, support, cin, cout))
 
 
-def rdft_kernel_shape(name, shapes, num_latents):
+def rdft_kernel_shape(name, shapes):
     """(9, cin, cout) of the kernel that the variable ``name``, ``.../kernel_rdft``, holds flat.
 
     Args:
       shapes: name to shape of all variables of the model.
-      num_latents: M, the outputs of the only such layer without a bias: the analysis' last one.
+
+    A layer has as many outputs as its bias. The only one without, the analysis' last, gives y.
     """
     positions, channels = shapes[name]
-    cout = shapes.get(name.replace("/kernel_rdft", "/bias"), (num_latents,))[0]
+    bias = name.replace("/kernel_rdft", "/bias")
+    cout = shapes[bias][0] if bias in shapes else shapes[MASKED_WEIGHTS][2]
     return (positions, channels // cout, cout)
 
 

@@ -19,6 +19,7 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import network
 from bitstream import FINGERPRINT_BYTES
+from layers import MASKED_WEIGHTS
 
 MODELS_DIR = Path(__file__).resolve().parent / "models"
 CHECKPOINT_PREFIX = "model"
@@ -100,7 +101,7 @@ def inference_variables(num_filters, family, num_latents=None):
 
 def latents_in(weights):
     """M, the channels of y, of a model's weights by name."""
-    return weights["entropy_parameter/masked/weights"].shape[2]
+    return weights[MASKED_WEIGHTS].shape[2]
 
 
 def check_architecture(family, num_filters, num_latents=None):

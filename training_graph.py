@@ -172,12 +172,11 @@ def _shared_variables():
     return tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE)
 
 
-def factor_shapes(variables, num_latents):
+def factor_shapes(variables):
     """Tensor shapes in which SOAP sees the kernels.
 
     Args:
       variables: the model's trainable variables.
-      num_latents: M.
 
     Returns:
       Dict of variable name to (9, cin, cout), (25, cin, cout) or (cin, cout); other variables
@@ -188,7 +187,7 @@ def factor_shapes(variables, num_latents):
     for name, shape in stored.items():
         kind = name.rpartition("/")[2]
         if kind == "kernel_rdft":
-            shapes[name] = rdft_kernel_shape(name, stored, num_latents)
+            shapes[name] = rdft_kernel_shape(name, stored)
         elif kind == "kernel":
             shapes[name] = shape[2:]
         elif kind == "weights":
@@ -196,7 +195,7 @@ def factor_shapes(variables, num_latents):
     return shapes
 
 
-def make_optimizer(name, learning_rate, variables, num_latents):
+def make_optimizer(name, learning_rate, variables):
     """The optimiser of that name; see the README for how they compare.
 
     Raises:
@@ -207,7 +206,7 @@ def make_optimizer(name, learning_rate, variables, num_latents):
     if name == "soap":
         from soap import SOAP
 
-        shapes = factor_shapes(variables, num_latents)
+        shapes = factor_shapes(variables)
         return SOAP(learning_rate, lambda v: shapes.get(v.op.name))
     raise ValueError(f"Optimiser {' or '.join(OPTIMIZERS)} expected, got {name!r}.")
 
@@ -331,7 +330,7 @@ def build_training(
         norm = tf.global_norm(gradients)
         shrink = tf.minimum(1.0, clip_norm / norm)
         clipped = [shrink * gradient for gradient in gradients]
-        maker = make_optimizer(optimizer, learning_rate, variables, num_latents or num_filters)
+        maker = make_optimizer(optimizer, learning_rate, variables)
         finite = tf.is_finite(norm) & tf.is_finite(losses.loss)
         averages = _averages_of(variables) if average else []
 

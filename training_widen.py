@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from layers import rdft_kernel_shape
+from layers import MASKED_WEIGHTS, rdft_kernel_shape
 
 WIDTH_MARK = "hyper_analysis/layer_0/signal_conv2d/bias"  # has one element for each filter
-LATENT_MARK = "entropy_parameter/masked/weights"  # (5, 5, M, 2M)
 _KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")  # their last two axes are (in, out)
 
 
 def channels(shapes):
     """(N, M) of the model whose variables have these shapes (name to shape), None if it is none."""
-    if WIDTH_MARK not in shapes or LATENT_MARK not in shapes:
+    if WIDTH_MARK not in shapes or MASKED_WEIGHTS not in shapes:
         return None
-    return shapes[WIDTH_MARK][0], shapes[LATENT_MARK][2]
+    return shapes[WIDTH_MARK][0], shapes[MASKED_WEIGHTS][2]
 
 
 def growth(narrow, wide):
@@ -61,7 +60,7 @@ def _open(name, value, shapes):
     """``value`` with the input and output channels of a kernel as its last two axes."""
     if not name.endswith("/kernel_rdft"):
         return value
-    return value.reshape(rdft_kernel_shape(name, shapes, channels(shapes)[1]))
+    return value.reshape(rdft_kernel_shape(name, shapes))
 
 
 def widened(name, value, initial, shapes, wider):

@@ -16,11 +16,11 @@ NUM_FILTERS, NUM_LATENTS = 8, 24
 PIXELS = photograph(3, 70, 130)
 
 
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):  # noqa: F811
+@pytest.fixture(scope="module", params=["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
+def trained(request, folder, tmp_path_factory):  # noqa: F811
     """A folder with a run of three steps and its exported model."""
     base = tmp_path_factory.mktemp("latents")
-    options = ["--steps", "3", "--num-latents", str(NUM_LATENTS)]
+    options = ["--steps", "3", "--num-latents", str(NUM_LATENTS), "--family", request.param]
     assert command(folder, base / "runs", *options) == 0
     return base
 
@@ -65,7 +65,7 @@ def test_the_search_of_effort_runs(codec):
     assert codec.decompress(result.data).shape == PIXELS.shape
 
 
-def test_other_numbers_of_latents_are_refused(trained, folder, capsys):  # noqa: F811
+def test_other_numbers_of_latents_are_refused(trained, codec, folder, capsys):  # noqa: F811
     more = ["--steps", "4", "--num-latents"]
     assert command(folder, trained / "runs", *more, "16") == 2
     assert "started with num_latents 24, not 16" in capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_other_numbers_of_latents_are_refused(trained, folder, capsys):  # noqa:
     assert "latent channels that is a positive multiple of 8 expected" in capsys.readouterr().err
     prefix = trained / "models" / "tiny" / models.CHECKPOINT_PREFIX
     with pytest.raises(models.ModelError, match="8 filters and 16 latent channels: "):
-        models.read_weights(prefix, NUM_FILTERS, "gmm", 16)
+        models.read_weights(prefix, NUM_FILTERS, codec.family, 16)
     for wrong in (2048, 24.0, "24"):
         with pytest.raises(models.ModelError, match="latent channels expected"):
             models.check_architecture("gmm", NUM_FILTERS, wrong)

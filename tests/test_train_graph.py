@@ -92,7 +92,7 @@ def test_factor_shapes_cover_the_kernels(family):
     with tf.Graph().as_default():
         models.build_inference_graph(16, family)
         variables = tf.trainable_variables()
-    shapes = training_graph.factor_shapes(variables, 16)
+    shapes = training_graph.factor_shapes(variables)
     for variable in variables:
         kind = variable.op.name.split("/")[-1]
         assert (variable.op.name in shapes) == (kind in ("kernel", "kernel_rdft", "weights"))
