@@ -180,6 +180,8 @@ def _bits_parser():
 def bits_command(arguments):
     """``evaluate.py bits``; returns the exit code."""
     args = _bits_parser().parse_args(arguments)
+    if args.map:
+        commandline.need("matplotlib")
     import bitstream
     import evaluation_bits
     import evaluation_tables
@@ -232,6 +234,7 @@ def main():
     args = _parser().parse_args()
     if args.complexity:
         return complexity_command(args)
+    commandline.need("bjontegaard", "matplotlib")
     import evaluation_session
 
     return evaluation_session.run(args)

@@ -150,6 +150,7 @@ def main():
     parser = commandline.parser_for(__doc__)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
+    commandline.need("bjontegaard", "matplotlib")
     curves = ours()
     texts = documents(curves)
     stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
