@@ -3,7 +3,6 @@
 import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
 import argparse
 import contextlib
-import importlib.util
 import os
 import re
 import secrets
@@ -308,20 +307,6 @@ def run(main):
         print(f"{Path(sys.argv[0]).name}: {reason(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-def need(*packages):
-    """Refuses work whose results could not be made at its end.
-
-    Raises:
-      UsageError: where one of the packages, of requirements-eval.txt, is not installed.
-    """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"{' and '.join(missing)} expected, but not installed: "
-            "python -m pip install -r requirements-eval.txt."
-        )
 
 
 def parser_for(doc):

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import commandline
+import preflight
 
 DEFAULT_OUTPUT = Path("runs") / "evaluation"
 
@@ -181,7 +182,7 @@ def bits_command(arguments):
     """``evaluate.py bits``; returns the exit code."""
     args = _bits_parser().parse_args(arguments)
     if args.map:
-        commandline.need("matplotlib")
+        preflight.check_evaluation(["matplotlib"])
     import bitstream
     import evaluation_bits
     import evaluation_tables
@@ -234,7 +235,7 @@ def main():
     args = _parser().parse_args()
     if args.complexity:
         return complexity_command(args)
-    commandline.need("bjontegaard", "matplotlib")
+    preflight.check_evaluation()
     import evaluation_session
 
     return evaluation_session.run(args)

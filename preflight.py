@@ -20,8 +20,11 @@ PACKAGES = (
 )
 
 
-def check(version=sys.version_info, packages=PACKAGES):
-    """Exits with a sentence (status 1) where Python or a package does not fit."""
+def check(version=sys.version_info, packages=PACKAGES, requirements="requirements.txt"):
+    """Exits with a sentence (status 1) where Python or a package does not fit.
+
+    Scripts that need more call it again, before the work whose end would fail.
+    """
     found = tuple(version[:2])
     if not OLDEST <= found <= NEWEST:
         sys.exit(
@@ -33,9 +36,15 @@ def check(version=sys.version_info, packages=PACKAGES):
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
-            "Packages are missing ({}): run 'pip install -r requirements.txt' in this "
-            "environment.".format(", ".join(missing))
+            "Packages are missing ({}): run 'pip install -r {}' in this environment.".format(
+                ", ".join(missing), requirements
+            )
         )
+
+
+def check_evaluation(packages=("bjontegaard", "matplotlib")):
+    """The same for packages of requirements-eval.txt: BD-rate and plots."""
+    check(packages=packages, requirements="requirements-eval.txt")
 
 
 check()

@@ -24,6 +24,7 @@ import evaluation_tables
 import images
 import metrics
 import models
+import preflight
 import refine
 from codec import Codec
 
@@ -149,6 +150,9 @@ def main():
     paths = images.collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
+    compared = 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS
+    if compared:
+        preflight.check_evaluation(["bjontegaard"])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     rows, summaries = read_rows(args.output), []
     print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
@@ -163,7 +167,7 @@ def main():
                 flush=True,
             )
             summaries.append(s)
-    if 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS:
+    if compared:
         curves = [curve(level, summaries) for level in args.levels]
         anchor = next(c for c in curves if c.name == "effort-0")
         lines = evaluation_curves.describe(evaluation_curves.compare(curves, anchor, False))

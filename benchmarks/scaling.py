@@ -36,6 +36,7 @@ import numpy as np  # isort:skip
 
 import images
 import models
+import preflight
 from codec import MEMORY_BUDGET, Codec
 from network import FAMILIES, LATENT_STRIDE
 
@@ -228,6 +229,7 @@ def main():
     if args.measure:
         measure(args, args.folder)
         return
+    preflight.check_evaluation(["matplotlib"])
     path = DOCS / "scaling.csv"
     rows = []
     if path.exists():

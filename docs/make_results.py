@@ -17,6 +17,7 @@ import commandline  # sets TensorFlow's log level, so it comes first
 import evaluation_complexity  # isort:skip
 import evaluation_curves
 import evaluation_plots
+import preflight
 from metrics import to_db
 
 ROOT = commandline.ROOT
@@ -150,7 +151,7 @@ def main():
     parser = commandline.parser_for(__doc__)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    commandline.need("bjontegaard", "matplotlib")
+    preflight.check_evaluation()
     curves = ours()
     texts = documents(curves)
     stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]

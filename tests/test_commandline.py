@@ -13,7 +13,6 @@ from PIL import Image
 import commandline
 import decoder
 import encoder
-import evaluate
 import images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,14 +207,3 @@ def test_valid_photos_cost_their_ideal_size():
         data = codec.encode(latents, *pixels.shape[:2], grey=pixels.ndim == 2)
         ideal = ideal_bits(codec, latents) / 8
         assert len(data) <= ideal * (1 + OVERHEAD_SHARE) + OVERHEAD_BYTES, path.name
-
-
-@pytest.mark.parametrize("arguments", [["--images", "valid"], ["bits", "a.png", "--map", "b.png"]])
-def test_evaluation_names_a_missing_package_before_it_measures(monkeypatch, arguments):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    find = commandline.importlib.util.find_spec
-    monkeypatch.setattr(
-        commandline.importlib.util, "find_spec", lambda n: None if n == "matplotlib" else find(n)
-    )
-    with pytest.raises(commandline.UsageError, match="matplotlib.*expected, but not installed"):
-        evaluate.main()

@@ -1,10 +1,14 @@
 """The sentences that a newcomer sees on the wrong Python or without the packages."""
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+import evaluate
+import images
 import preflight
 
 FIRST_IMPORT = re.compile(r"^(?:import|from) (?!__future__)(\w+)", re.M)
@@ -20,6 +24,38 @@ def test_other_pythons_are_named(version):
 def test_missing_packages_are_named():
     with pytest.raises(SystemExit, match=r"missing \(no_such_package\): run 'pip install"):
         preflight.check(packages=("sys", "no_such_package"))
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("bjontegaard", ["--images", "no-such-folder"]),
+        ("matplotlib", ["--images", "no-such-folder"]),
+        ("matplotlib", ["bits", "no-such.png", "--map", "map.png"]),
+    ],
+)
+def test_evaluation_names_what_is_missing_before_it_looks_at_an_image(
+    monkeypatch, package, arguments
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == package else found("sys")
+    )
+    with pytest.raises(SystemExit, match=rf"missing \({package}\): .* -r requirements-eval\.txt'"):
+        evaluate.main()
+
+
+@pytest.mark.parametrize("arguments", [["--complexity", "--filters", "8"], ["bits", "no-such.png"]])
+def test_what_draws_nothing_needs_no_more_packages(monkeypatch, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    monkeypatch.setattr(preflight, "check", lambda **_: pytest.fail("asked for more packages"))
+    if arguments[0] == "bits":
+        with pytest.raises(images.ImageError, match="no-such"):
+            evaluate.main()
+    else:
+        assert evaluate.main() == 0
 
 
 def test_the_bounds_are_those_of_pyproject_and_requirements():
