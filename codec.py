@@ -6,6 +6,7 @@ latents are therefore the same on every machine; pixels are the same on one mach
 by one level between machines.
 """
 
+import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
 import collections
 
 import numpy as np
@@ -21,7 +22,6 @@ from network import LATENT_STRIDE, STRIDE
 
 # y_hat: int32 (h, w, N); z_symbols: int32 (h/4, w/4, N), before the medians are added.
 Latents = collections.namedtuple("Latents", "y_hat z_symbols")
-
 
 # Bytes that a process should stay within: an image that would pass it goes through the networks
 # in tiles.

@@ -1,6 +1,7 @@
-"""Says in one sentence what is missing before a script fails on an import.
+"""Says in one sentence what is missing before an import fails, and quiets TensorFlow.
 
-Imported first by every script. It must run on any Python 3 and import nothing that is installed.
+Imported first by every script, and by codec.py for the programs that import it. It must run on any
+Python 3 and import nothing that is installed.
 """
 
 import importlib.util

@@ -68,9 +68,12 @@ def test_the_bounds_are_those_of_pyproject_and_requirements():
     assert all(line.endswith(marker) for line in lines if line and not line.startswith("#"))
 
 
-@pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py"])
+@pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py", "codec.py"])
 def test_every_script_checks_first(script):
-    """Before any import of what is installed: 'commandline' starts with the check, too."""
+    """Before any import of what is installed: 'commandline' starts with the check, too.
+
+    The Python API, codec.py, is what programs of others import.
+    """
     first = FIRST_IMPORT.search((ROOT / script).read_text())[1]
     assert first in ("preflight", "commandline")
     shared = FIRST_IMPORT.search((ROOT / "commandline.py").read_text())[1]
