@@ -24,7 +24,7 @@ import factorized_prior
 import images
 import models
 from training_graph import AVERAGE_SCOPE
-from training_log import plot_run
+from training_log import columns_of, plot_run
 
 LOG_ROWS = 500  # of an exported log
 BEST_RECORD = "best.json"  # in a run's folder: the validation of its best checkpoint
@@ -140,9 +140,10 @@ def _save_inference_model(checkpoint, prefix, family, num_filters, num_latents):
     return weights
 
 
-def _thin_log(source, target):
+def _thin_log(source, target, last_step):
     with open(source, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
+    rows = [row for row in rows if float(row[0]) <= last_step]
     every = -(-len(rows) // LOG_ROWS) or 1
     # Counted from the end, so that the last row is kept.
     kept = rows[::-1][::every][::-1]
@@ -156,8 +157,10 @@ def export(checkpoint, target, config, log):
     Args:
       checkpoint: prefix of a training checkpoint.
       target: folder to make; an older one is replaced.
-      config: dict for config.json, with "family" and "num_filters"; the fingerprint is added.
-      log: pathlib.Path of the training log, with valid.csv beside it.
+      config: dict for config.json, with "family", "num_filters" and "steps"; the
+        fingerprint is added.
+      log: pathlib.Path of the training log, with valid.csv beside it; used up to "steps", since a
+        run goes on beyond its checkpoint.
 
     Raises:
       ValueError: the weights are broken. OSError: the folder cannot be written.
@@ -174,8 +177,8 @@ def export(checkpoint, target, config, log):
         weights = _save_inference_model(checkpoint, prefix, family, num_filters, latents)
         fingerprint = models.fingerprint_of(weights, num_filters, family).hex()
         write_json(new / models.CONFIG_NAME, {**config, "fingerprint": fingerprint})
-        _thin_log(log, new / "log.csv")
-        plot_run(log.parent, new / "log.png")
+        _thin_log(log, new / "log.csv", config["steps"])
+        plot_run(log.parent, new / "log.png", config["steps"])
         if target.exists():
             os.replace(target, old)
         os.replace(new, target)
@@ -184,10 +187,6 @@ def export(checkpoint, target, config, log):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def last_row(path):
-    """Last row of a CSV file as a dict of numbers, or None if there is no file or no row."""
-    if not Path(path).is_file():
-        return None
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {key: float(value) for key, value in rows[-1].items()} if rows else None
+def last_row(path, step):
+    """Last row up to ``step`` of a run's CSV file as a dict of numbers, or None."""
+    return {name: float(values[-1]) for name, values in columns_of(path, step).items()} or None

@@ -263,7 +263,7 @@ def export(folder, target, settings, best=False):
     config["steps"], seconds = models_io.progress_in(checkpoint)
     config["hours"] = round(seconds / 3600, 3)
     config["refused_steps"] = int(reader.get_tensor("progress/refused"))
-    config["validation"] = validation or models_io.last_row(folder / "valid.csv")
+    config["validation"] = validation or models_io.last_row(folder / "valid.csv", config["steps"])
     models_io.export(checkpoint, target, config, folder / "log.csv")
     print(f"Exported step {config['steps']} to {target}.")
 

@@ -151,18 +151,22 @@ def _image_summary(pixels):
     )
 
 
-def _columns(path):
-    """Columns of a CSV file as dict of name to float array; empty without a file or rows."""
+def columns_of(path, last_step=np.inf):
+    """Columns of a run's CSV file up to a step, as dict of name to float array.
+
+    Empty without a file or rows.
+    """
     if not path.is_file():
         return {}
     with open(path, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
-    values = np.array([row for row in rows if len(row) == len(header)], np.float64)
+    rows = [row for row in rows if len(row) == len(header) and float(row[0]) <= last_step]
+    values = np.array(rows, np.float64)
     return dict(zip(header, values.T)) if len(values) else {}
 
 
-def plot_run(folder, target):
-    """Draws log.csv and valid.csv of a run's folder (loss, rate, PSNR over steps) as PNG.
+def plot_run(folder, target, last_step=np.inf):
+    """Draws log.csv and valid.csv of a run's folder (loss, rate, PSNR) up to a step as PNG.
 
     A plot that cannot be drawn or written is named on screen and ends nothing.
     """
@@ -170,7 +174,7 @@ def plot_run(folder, target):
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter
 
-        tables = {name: _columns(folder / f"{name}.csv") for name in ("log", "valid")}
+        tables = {name: columns_of(folder / f"{name}.csv", last_step) for name in ("log", "valid")}
         if tables["log"]:
             tables["log"]["bpp"] = tables["log"]["bpp_y"] + tables["log"]["bpp_z"]
         panels = {"loss": "loss", "bpp": "bits per pixel", "psnr": "PSNR in dB"}

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import threading
 import time
@@ -173,6 +174,21 @@ def test_export_again_gives_the_same_model(finished, folder):
     assert train.main([*options, "--to", str(again)]) == 0
     first = models.load_folder(finished / "models" / "tiny")
     assert models.load_folder(again).fingerprint == first.fingerprint
+
+
+def test_export_tells_nothing_of_steps_after_the_checkpoint(finished, tmp_path):
+    """A run under way has logged and validated weights that its newest checkpoint does not hold."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    for name in ("log", "valid"):
+        path = tmp_path / "runs" / "tiny" / f"{name}.csv"
+        last = path.read_text().splitlines()[-1]
+        path.write_text(path.read_text() + last.replace("6,", "7,", 1) + "\n")
+    options = ["--name", "tiny", "--runs", str(tmp_path / "runs"), "--export"]
+    assert train.main([*options, "--to", str(tmp_path / "again")]) == 0
+    assert models.load_folder(tmp_path / "again").config["validation"]["step"] == 6
+    for name in ("log.csv", "log.png"):
+        first = finished / "models" / "tiny" / name
+        assert (tmp_path / "again" / name).read_bytes() == first.read_bytes()
 
 
 def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
