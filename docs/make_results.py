@@ -30,8 +30,17 @@ OTHERS = {
     "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4 (libaom, speed 6)",
     "bpg_444_published": "BPG 4:4:4, published",
     "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265, slow)",
-    "cheng2020_mse_published": "Cheng et al. 2020, published",
-    "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
+}
+# The papers' curves are compared with models for the same metric.
+PAPERS = {
+    "psnr": {
+        "cheng2020_mse_published": "Cheng et al. 2020, published",
+        "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
+    },
+    "ms_ssim_db": {
+        "cheng2020_ms_ssim_published": "Cheng et al. 2020 for MS-SSIM, published",
+        "gllmm_ms_ssim_published": "Fu et al. 2023 (GLLMM) for MS-SSIM, published",
+    },
 }
 PLOTTED = (
     "cheng2020_mse_published",
@@ -55,7 +64,8 @@ def ours():
     for path in sorted(RDDATA.glob("g*_measured.csv"), key=lambda p: (len(p.stem), p.stem)):
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        title = path.stem.replace("_measured", "").replace("_", " ").replace("effort", "--effort ")
+        title = path.stem.replace("_measured", "").replace("_ms_ssim", "_ms-ssim")
+        title = title.replace("_", " ").replace("effort", "--effort ")
         curve = evaluation_curves.published(path.stem)
         found.append((title, rows, curve._replace(label=f"{title} (ours)", kind="model")))
     return found
@@ -92,19 +102,22 @@ def models_table(curves):
     return lines
 
 
-def rates_table(curves):
-    """Markdown table: bits of our curves against the others at equal PSNR."""
-    shown = [(title, curve) for title, _, curve in curves if " ms ssim" not in title]
+def rates_table(curves, metric):
+    """Markdown table: bits of our curves against the others at equal quality.
+
+    ``metric`` is "psnr", for the models trained for MSE, or "ms_ssim_db", for all.
+    """
+    shown = [(t, curve) for t, _, curve in curves if metric != "psnr" or " ms-ssim" not in t]
     lines = [
         "| against | " + " | ".join(f"`{title}`" for title, _ in shown) + " |",
         "| --- |" + " ---: |" * len(shown),
     ]
-    for name, label in OTHERS.items():
+    for name, label in {**OTHERS, **PAPERS[metric]}.items():
         anchor = evaluation_curves.published(name)
         cells = []
         for _, curve in shown:
             rows = evaluation_curves.compare([curve], anchor, True)
-            row = next(r for r in rows if r["metric"] == "psnr")
+            row = next(r for r in rows if r["metric"] == metric)
             part = "" if (row["overlap"] or 1) > 0.995 else f" ({row['overlap']:.0%})"
             cells.append("-" if row["percent"] is None else f"{row['percent']:+.1f} %{part}")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
@@ -141,7 +154,8 @@ def documents(curves):
     """Dict of path to up-to-date text."""
     readme, models = ROOT / "README.md", MODELS / "README.md"
     text = with_table(readme.read_text(encoding="utf-8"), "kodak", kodak_table(curves))
-    text = with_table(text, "rates", rates_table(curves))
+    text = with_table(text, "rates", rates_table(curves, "psnr"))
+    text = with_table(text, "rates at equal MS-SSIM", rates_table(curves, "ms_ssim_db"))
     record = with_table(models.read_text(encoding="utf-8"), "models", models_table(curves))
     return {readme: text, models: record}
 

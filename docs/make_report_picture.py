@@ -1,0 +1,51 @@
+"""Takes docs/report.png: python docs/make_report_picture.py REPORT.html
+
+REPORT.html is that of evaluate.py --images valid/ --report REPORT.html. Needs Debian's chromium and
+chromium-driver, and Selenium (requirements-dev.txt).
+"""
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import commandline
+
+PHOTOGRAPH = 2  # down from the first: chelsea.png
+WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height
+
+
+def main():
+    """Writes the picture."""
+    parser = commandline.parser_for(__doc__)
+    parser.add_argument("report", type=Path)
+    args = parser.parse_args()
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    size = f"window-size={WINDOW[0]},{WINDOW[1]}"
+    for argument in ("headless=new", "no-sandbox", "hide-scrollbars", size):
+        options.add_argument(f"--{argument}")
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver.get(args.report.resolve().as_uri())
+        ready = "return document.body.dataset.ready"
+        WebDriverWait(driver, 30).until(lambda d: d.execute_script(ready) == "0")
+        driver.find_elements("css selector", "#film > *")[PHOTOGRAPH].click()
+        WebDriverWait(driver, 30).until(
+            lambda d: d.execute_script(ready) == str(PHOTOGRAPH), "The photograph is not shown."
+        )
+        picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    finally:
+        driver.quit()
+    picture.save(Path(__file__).with_name("report.png"), optimize=True)
+
+
+if __name__ == "__main__":
+    commandline.run(main)
