@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import commandline
 
-PHOTOGRAPH = 2  # down from the first: chelsea.png
+PHOTOGRAPH = 2  # which of valid/, counted from 0: chelsea.png
 WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height
 
 
