@@ -32,7 +32,7 @@ OTHERS = {
     "bpg_444_published": "BPG 4:4:4, published",
     "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265, slow)",
 }
-# The papers' curves are compared with models for the same metric.
+# The papers' models that were trained for the quality that is compared.
 PAPERS = {
     "psnr": {
         "cheng2020_mse_published": "Cheng et al. 2020, published",
