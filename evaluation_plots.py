@@ -2,8 +2,9 @@
 
 import evaluation_curves
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart.
+# Okabe and Ito's colours, which people with colour blindness can tell apart, and two dark ones.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+COLOURS += ("#882255", "#000000")
 MARKERS = {"model": "o", "classic": "s", "published": "^"}
 STYLES = {"model": "-", "classic": "-", "published": "--"}
 _ORDER = ("model", "published", "classic")
@@ -38,14 +39,14 @@ def draw(curves, metric, path, caption, suffixes=(".png", ".svg")):
     axes = figure.add_subplot()
     colours = colours_of(curves)
     for curve in shown:
-        ours = curve.kind == "model"
+        ours, alone = curve.kind == "model", len(curve.points(metric)[0]) == 1
         axes.plot(
             *curve.points(metric),
             label=curve.label,
             color=colours[curve.name],
-            linestyle=STYLES[curve.kind],
+            linestyle="none" if alone else STYLES[curve.kind],
             linewidth=2.0 if ours else 1.3,
-            marker=MARKERS[curve.kind],
+            marker="D" if alone else MARKERS[curve.kind],
             markersize=7 if ours else 4,
             zorder=3 if ours else 2,
         )

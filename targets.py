@@ -47,7 +47,7 @@ def add_options(parser):
     group = parser.add_argument_group(
         "a model for each image",
         "Chooses among the models in models/ that were trained for MSE, or among those\n"
-        "that --model names, and states the choice in the image's line. Of five models,\n"
+        "that --model names, and states the choice in the image's line. Of five lambdas,\n"
         "two or three are tried. Every file meets the target; an image for which none\n"
         "does is refused, after all were tried. With --effort the refined files are\n"
         "compared, which takes its time for each model tried.",
