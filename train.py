@@ -41,6 +41,7 @@ from training_settings import (
     EXTENDABLE,
     INIT_FROM_RATES,
     LEARNING_RATES,
+    LMBDA_FALLS_UNTIL,
     complete,
     fail_if,
     fraction_done,
@@ -95,6 +96,13 @@ def parser():
         "weight of the distortion against bits per pixel; larger means better and bigger; the "
         "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim; default for "
         f"ms-ssim: {BY_METRIC['ms-ssim']['lmbda']:g}",
+        type=float,
+    )
+    setting(
+        "lmbda_start",
+        "lambda at first, from which it falls to --lmbda in the first "
+        f"{LMBDA_FALLS_UNTIL:.0%} of the training; ten to twenty times --lmbda wakes channels of y "
+        "that stay silent without (default: --lmbda)".replace("%", "%%"),
         type=float,
     )
     setting(

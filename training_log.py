@@ -20,6 +20,7 @@ LOG_COLUMNS = [
 ]
 VALID_COLUMNS = ["step", "hours", "loss", "bpp", "bpp_y", "bpp_z", "psnr"]
 MS_SSIM_COLUMNS = ["ms_ssim_db"]  # at the end of both for the metric "ms-ssim"
+LMBDA_COLUMNS = ["lmbda"]  # at the end of the first where it changes
 
 
 def psnr(mse):

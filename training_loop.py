@@ -22,6 +22,7 @@ from metrics import to_db
 from training_checkpoints import Checkpoints
 from training_data import Batches
 from training_log import (
+    LMBDA_COLUMNS,
     LOG_COLUMNS,
     MS_SSIM_COLUMNS,
     VALID_COLUMNS,
@@ -31,7 +32,7 @@ from training_log import (
     plot_run,
     psnr,
 )
-from training_settings import fraction_done
+from training_settings import fraction_done, lmbda_at
 
 LOG_EVERY = 50  # steps, averaged in a row of log.csv
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the run stops
@@ -101,6 +102,7 @@ class Run:
         self._end, self._placement, self._cluster = end, placement, cluster
         self._init_from, self._config = init_from, training_graph.session_config(threads)
         self._stop_signal, self._suspended, self._lost_in_a_row = None, False, 0
+        self._lmbda_changes = settings["lmbda_start"] is not None
         self._log = self._valid = self._summaries = None
         self._graph = tf.Graph()
         with self._graph.as_default(), tf.device(placement.host):
@@ -119,7 +121,8 @@ class Run:
         if self._log:
             self._close_logs()
         more = MS_SSIM_COLUMNS if self._settings["metric"] == "ms-ssim" else []
-        self._log = Table(self._folder / "log.csv", LOG_COLUMNS + more, self.step)
+        self._log_columns = LOG_COLUMNS + more + (LMBDA_COLUMNS if self._lmbda_changes else [])
+        self._log = Table(self._folder / "log.csv", self._log_columns, self.step)
         self._valid = Table(self._folder / "valid.csv", VALID_COLUMNS + more, self.step)
         self._summaries = Summaries(self._folder / "tensorboard", self.step)
 
@@ -130,7 +133,8 @@ class Run:
         keys = ("precision", "optimizer", "seed", "batch", "patch", "average", "quantisation")
         rest = {key: settings[key] for key in keys}
         rest["placement"] = self._placement
-        self._training = training_graph.build_training(**model, **rest)
+        self._lmbda = tf.placeholder(tf.float32, (), "lmbda")
+        self._training = training_graph.build_training(**{**model, "lmbda": self._lmbda}, **rest)
         self._validation = training_graph.build_validation(**model)
         self._checkpoints = Checkpoints(self._folder, self._placement.home)
         self._initialiser = tf.global_variables_initializer()
@@ -323,6 +327,7 @@ class Run:
     def _one_step(self, pixels):
         """One step; returns what is logged, or None if it was refused."""
         training, settings = self._training, self._settings
+        lmbda = lmbda_at(settings, self.fraction())
         learning_rate = settings["learning_rate"] * training_graph.schedule(
             settings["schedule"], self.fraction(), self.step, settings["warmup"]
         )
@@ -330,6 +335,7 @@ class Run:
             training.x: pixels,
             training.step: self.step,
             training.learning_rate: learning_rate,
+            self._lmbda: lmbda,
             training.clip_norm: settings["clip"] * self._norm if self._norm else np.inf,
         }
         _, losses, norm, finite = self._session.run(
@@ -346,11 +352,11 @@ class Run:
         self.step += 1
         if not finite:
             return None
-        return (norm, learning_rate, *losses)
+        return (norm, learning_rate, lmbda, *losses)
 
     def _report(self, averages, bar, tty):
         means, speed, waiting = averages.take(self._batches.waited)
-        norm, rate, loss, bpp_y, bpp_z, mse, *ms_ssim = means
+        norm, rate, lmbda, loss, bpp_y, bpp_z, mse, *ms_ssim = means
         pixels = speed * self._settings["batch"] * self._settings["patch"] ** 2
         db = psnr(mse)
         row = [
@@ -359,12 +365,14 @@ class Run:
             *map(float, (loss, bpp_y, bpp_z, db, rate, norm, pixels, waiting)),
             self.refused,
             *map(to_db, ms_ssim),
+            *([float(lmbda)] if self._lmbda_changes else []),
         ]
         self._log.append(*row)
-        self._summaries.scalars("training", LOG_COLUMNS + MS_SSIM_COLUMNS, row)
+        self._summaries.scalars("training", self._log_columns, row)
         text = (
             f"loss {loss:.4f} = {bpp_y:.4f} + {bpp_z:.4f} bpp, {db:.2f} dB, "
             + "".join(f"MS-SSIM {to_db(value):.2f} dB, " for value in ms_ssim)
+            + (f"lambda {lmbda:.4g}, " if self._lmbda_changes else "")
             + f"lr {rate:.2e}, {pixels / 1000:.0f} kpixel/s, waiting {waiting:.1%}"
         )
         if tty:

@@ -13,6 +13,7 @@ DEFAULTS = {
     "num_filters": 64,
     "num_latents": None,  # num_filters, as in the papers
     "lmbda": 0.0075,
+    "lmbda_start": None,  # lmbda throughout
     "metric": "mse",
     "batch": 8,
     "patch": 128,
@@ -35,6 +36,7 @@ BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
 DATA_KEYS = ("data", "images", "valid")  # what a record says about the data
 EXTENDABLE = ("steps", "hours")  # the length; a resumed run may change it
 CHANGEABLE = (*EXTENDABLE, "final_patch")
+LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
 LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
 
 
@@ -90,6 +92,17 @@ def fraction_done(settings, step, seconds):
     return seconds / (3600 * settings["hours"])
 
 
+def lmbda_at(settings, fraction):
+    """The weight of the distortion after this share of the training.
+
+    From ``lmbda_start``, where it is given, it falls exponentially to ``lmbda``. A channel of y
+    costs bits before the synthesis knows what to do with it; while distortion is nearly all that
+    counts it gets the time to become useful (models/EXPERIMENTS.md, Latents).
+    """
+    start, end = settings["lmbda_start"] or settings["lmbda"], settings["lmbda"]
+    return end * (start / end) ** max(0.0, 1 - fraction / LMBDA_FALLS_UNTIL)
+
+
 def stages(settings):
     """The parts of a training with crops of one size.
 
@@ -113,6 +126,11 @@ def check_settings(settings):
     fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")
     for key in ("lmbda", "batch", "learning_rate", "clip"):
         fail_if(not settings[key] > 0, f"A positive {key} expected, got {settings[key]}.")
+    start, lmbda = settings["lmbda_start"], settings["lmbda"]
+    fail_if(
+        start is not None and not start > lmbda,
+        f"A --lmbda-start above --lmbda {lmbda} expected, from which it falls, got {start}.",
+    )
     average = settings["average"]
     fail_if(not 0 <= average < 1, f"An --average from 0 to below 1 expected, got {average}.")
     for key in ("warmup", "seed"):

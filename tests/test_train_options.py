@@ -12,7 +12,9 @@ import train
 import training_checkpoints
 import training_graph
 import training_log
+import training_loop
 import training_metric
+import training_settings
 
 NUM_FILTERS = 8
 
@@ -90,6 +92,37 @@ def test_the_default_learning_rate_is_lower_for_trained_weights(optimizer):
     assert rate() == train.LEARNING_RATES[optimizer]
     assert rate(init_from="m") == train.INIT_FROM_RATES[optimizer] < rate()
     assert rate(init_from="m", learning_rate=1e-2) == rate(learning_rate=1e-2) == 1e-2
+
+
+# --- Lambda --------------------------------------------------------------------------------------
+
+
+def test_lambda_falls_from_its_start_and_then_stays():
+    settings = train.resolve_settings({"steps": 100, "lmbda": 0.03, "lmbda_start": 0.48}, None)
+    until = training_settings.LMBDA_FALLS_UNTIL
+    lambdas = [training_settings.lmbda_at(settings, f * until) for f in (0, 0.5, 0.75, 1, 1.1)]
+    np.testing.assert_allclose(lambdas, [0.48, 0.12, 0.06, 0.03, 0.03])
+    settings = train.resolve_settings({"steps": 100, "lmbda": 0.03}, None)
+    assert {training_settings.lmbda_at(settings, f) for f in (0, 0.1, 1)} == {0.03}
+
+
+def test_a_falling_lambda_weighs_the_loss_and_is_logged(large, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_loop, "LOG_EVERY", 1)
+    runs = tmp_path / "runs"
+    options = ["--lmbda", "0.01", "--lmbda-start", "0.16", "--average", "0"]
+    assert command(large, runs, *options, "--steps", "8") == 0
+    rows = rows_of(runs / "tiny" / "log.csv")
+    (valid,) = rows_of(runs / "tiny" / "valid.csv")
+    for row, lmbda in [*((row, float(row["lmbda"])) for row in rows), (valid, 0.01)]:
+        bpp = float(row["bpp_y"]) + float(row["bpp_z"])
+        mse = 255**2 / 10 ** (float(row["psnr"]) / 10)
+        assert float(row["loss"]) == pytest.approx(bpp + lmbda * mse, rel=1e-4)
+    lambdas = [float(row["lmbda"]) for row in rows]
+    assert lambdas[0] == 0.16 and lambdas[:3] == sorted(lambdas[:3], reverse=True)
+    assert lambdas[1] == pytest.approx(0.16 * 16 ** -(1 / 8 / 0.3), rel=1e-4)
+    assert lambdas[3:] == [0.01] * 5
+    config = models.load_folder(tmp_path / "models" / "tiny").config
+    assert (config["lmbda"], config["lmbda_start"]) == (0.01, 0.16)
 
 
 # --- Resuming runs of earlier versions -----------------------------------------------------------
