@@ -297,10 +297,10 @@ def build_training(
     """Builds one training step in the current graph.
 
     A step whose gradients have a norm that is not finite changes nothing. ``lmbda`` is a number, or
-    a float32 scalar where it changes from step to step. ``average`` is the decay
-    of the weights' moving averages, 0 for none: at a high learning rate the averages are as good
-    as weights from a much lower one. ``placement`` says which devices share a step; ``batch`` is
-    a multiple of their number.
+    a float32 scalar where it changes from step to step. ``average`` is the decay of the weights'
+    moving averages, 0 for none: at a high learning rate the averages are as good as weights from a
+    much lower one. ``placement`` says which devices share a step; ``batch`` is a multiple of their
+    number.
 
     Returns:
       ``TrainingGraph``: placeholders ``x`` (uint8, (batch, patch, patch, 3)), ``step`` (int64),
