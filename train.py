@@ -101,8 +101,8 @@ def parser():
     setting(
         "lmbda_start",
         "lambda at first, from which it falls to --lmbda in the first "
-        f"{LMBDA_FALLS_UNTIL:.0%} of the training; ten to twenty times --lmbda wakes channels of y "
-        "that stay silent without (default: --lmbda)".replace("%", "%%"),
+        f"{LMBDA_FALLS_UNTIL:.0%} of the training; twenty times --lmbda wakes channels of y that "
+        "stay silent without (default: --lmbda)".replace("%", "%%"),
         type=float,
     )
     setting(
