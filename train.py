@@ -168,7 +168,9 @@ def parser():
     setting(
         "quantisation",
         "of what the synthesis sees in training: y with uniform noise, as in the papers, or y "
-        "rounded with the gradient passed straight through; rates always see noise",
+        "rounded with the gradient passed straight through (rates see noise with both); rounded: "
+        "all see y and z as they are coded, and the analysis transforms stay as they are: the "
+        "last stage of a training, with --init-from and large patches",
         choices=QUANTISATIONS,
     )
     setting("seed", "of weights, crops and noise", type=int)

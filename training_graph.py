@@ -6,7 +6,8 @@ The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4
     loss = bpp(y) + bpp(z) + lmbda * (1 - MS-SSIM)      (metric "ms-ssim")
 
 In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesis sees y rounded,
-with a gradient of 1 (Theis et al., ICLR 2017); validation rounds them as the coder does. With
+with a gradient of 1 (Theis et al., ICLR 2017), or both are rounded and what makes them stays as it
+is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. With
 ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
 weights; latents, noise, parameter network, likelihoods and loss stay in float32.
 
@@ -34,7 +35,7 @@ from training_settings import LAST_FROM
 METRICS = ("mse", "ms-ssim")
 PRECISIONS = ("bfloat16", "float32")
 OPTIMIZERS = ("soap", "adam")
-QUANTISATIONS = ("noise", "straight-through")
+QUANTISATIONS = ("noise", "straight-through", "rounded")
 SCHEDULES = ("cosine", "constant", "step", "cooldown")
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
 STEP_FACTOR = 0.1  # of the step schedule in the last fifth
@@ -103,7 +104,7 @@ def _rounded_straight_through(latents):
     return latents + tf.stop_gradient(tf.round(latents) - latents)
 
 
-def noisy_losses(
+def training_losses(
     x,
     step,
     *,
@@ -117,31 +118,39 @@ def noisy_losses(
     quantisation="noise",
     share=(0, 1),
 ):
-    """Losses of one batch with additive noise; creates (or reuses) all variables.
+    """Losses of one batch in training; creates (or reuses) all variables.
 
     Args:
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
       quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
+        With "rounded" all parts see y and z as they are coded, and the gradient ends there.
       share: (k, n) where ``x`` is part k of n of the step's batch.
     """
-    dtype = tf.as_dtype(precision)
-    y = network.analysis(tf.cast(x, dtype), num_filters, family, num_latents)
+    dtype, as_coded = tf.as_dtype(precision), quantisation == "rounded"
+    forward = tf.float32 if as_coded else dtype  # bfloat16 would round to other latents
+    y = network.analysis(tf.cast(x, forward), num_filters, family, num_latents)
     z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
     y = tf.cast(y, tf.float32)
-    y_tilde = _noisy(y, seed, step, 0, share)
-    z_tilde = _noisy(z, seed, step, 1, share)
     prior = factorized_prior.variables(num_filters)
+    if as_coded:
+        medians = factorized_prior.medians_of(prior["quantiles"])
+        y_tilde = tf.stop_gradient(tf.round(y))
+        z_tilde = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
+    else:
+        y_tilde = _noisy(y, seed, step, 0, share)
+        z_tilde = _noisy(z, seed, step, 1, share)
+    likelihood_z = factorized_prior.likelihood(z_tilde, prior)
     phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters, num_latents)
     # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
     raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), family)
-    y_hat = y_tilde if quantisation == "noise" else _rounded_straight_through(y)
+    y_hat = _rounded_straight_through(y) if quantisation == "straight-through" else y_tilde
     x_hat = network.synthesis(tf.cast(y_hat, dtype), num_filters, family)
     return rate_distortion(
         x,
         tf.cast(x_hat, tf.float32),
         gmm_entropy.log_likelihood(y_tilde, raw, family),
-        factorized_prior.likelihood(z_tilde, prior),
+        tf.stop_gradient(likelihood_z) if as_coded else likelihood_z,
         lmbda,
         metric,
     )
@@ -272,10 +281,14 @@ def _replicated_losses(x, step, placement, **settings):
         with tf.device(placement.setter(device)), _shared_variables():
             mine = x if count == 1 else x[k * part : (k + 1) * part]
             pixels = tf.cast(mine, tf.float32) / PEAK
-            losses.append(noisy_losses(pixels, step, share=(k, count), **settings))
+            losses.append(training_losses(pixels, step, share=(k, count), **settings))
             gradients.append(tf.gradients(losses[k].loss, _trained_variables()))
+    # None: behind rounded latents, for all replicas alike
+    reached = [k for k, gradient in enumerate(gradients[0]) if gradient is not None]
+    variables, gradients = _trained_variables(), [[row[k] for k in reached] for row in gradients]
     with tf.device(placement.home):
-        return type(losses[0])(*_means(losses)), _trained_variables(), _means(gradients)
+        means = type(losses[0])(*_means(losses))
+        return means, [variables[k] for k in reached], _means(gradients)
 
 
 def build_training(

@@ -166,6 +166,10 @@ class Run:
             for kind, names in (("adapted", adapted), ("new", new)):
                 for name in names:
                     print(f"  {kind}: {name}")
+        if self._settings["quantisation"] == "rounded":
+            prior = self._validation.prior
+            solved = factorized_prior.solve_quantiles(self._session.run(prior))
+            models_io.set_variables(self._session, [prior["quantiles"]], [solved])
         self._session.run(self._training.start_averages)
 
     def _restore(self, checkpoint):

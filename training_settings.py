@@ -145,6 +145,10 @@ def check_settings(settings):
         f"A --final-patch that is a multiple of {network.STRIDE} from --patch {patch} up expected, "
         f"got {final}.",
     )
+    fail_if(
+        settings["quantisation"] == "rounded" and settings["init_from"] is None,
+        "Rounded latents do not train the analysis: give a trained model with --init-from.",
+    )
     if settings["metric"] == "ms-ssim":
         check_ms_ssim(settings)
 

@@ -245,6 +245,7 @@ def test_conflicting_settings_are_refused(finished, folder, capsys):
         ("lmbda", -1.0, "positive lmbda"),
         ("steps", 0, "positive --steps"),
         ("lmbda_start", 0.0075, "--lmbda-start above --lmbda 0.0075"),
+        ("quantisation", "rounded", "do not train the analysis"),
         ("warmup", -1, "warmup of 0 or more"),
     ],
 )

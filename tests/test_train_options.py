@@ -7,6 +7,7 @@ from PIL import Image
 from test_train import command, photograph, quick_sessions, rows_of  # noqa: F401 (a fixture)
 
 import models
+import models_io
 import network
 import train
 import training_checkpoints
@@ -150,8 +151,8 @@ def test_straight_through_rounds_for_the_synthesis_only():
         step = tf.placeholder(tf.int64, ())
         with tf.variable_scope("", reuse=tf.AUTO_REUSE):
             noisy, rounded = (
-                training_graph.noisy_losses(tf.constant(x), step, quantisation=name, **options)
-                for name in training_graph.QUANTISATIONS
+                training_graph.training_losses(tf.constant(x), step, quantisation=name, **options)
+                for name in ("noise", "straight-through")
             )
             y_hat = tf.round(network.analysis(tf.constant(x), NUM_FILTERS, "gmm"))
             x_hat = network.synthesis(y_hat, NUM_FILTERS, "gmm")
@@ -166,6 +167,57 @@ def test_straight_through_rounds_for_the_synthesis_only():
         assert (straight.bpp_y, straight.bpp_z) == (noise.bpp_y, noise.bpp_z)
         assert np.abs(gradient).max() > 0
     assert values[0][1].mse == values[1][1].mse and values[0][0].mse != values[1][0].mse
+
+
+def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
+    x = photograph(3, 64, 64)[None]
+    options = {"family": "gmm", "num_filters": NUM_FILTERS, "lmbda": 0.0075, "metric": "mse"}
+    with tf.Graph().as_default():
+        tf.set_random_seed(2)
+        graph = training_graph.build_training(
+            **options,
+            precision="float32",
+            optimizer="adam",
+            seed=1,
+            batch=1,
+            patch=64,
+            average=0.0,
+            quantisation="rounded",
+        )
+        validation = training_graph.build_validation(**options)
+        names = {v.op.name: v for v in tf.trainable_variables()}
+        with tf.Session(config=training_graph.session_config(1)) as session:
+            session.run(tf.global_variables_initializer())
+            before = session.run(names)
+            medians = before["entropy_bottleneck/quantiles"][:, 0, 1]
+            feed = {graph.x: x, graph.step: 0, graph.learning_rate: 1e-3}
+            feed[graph.clip_norm] = np.inf
+            losses, _ = session.run([graph.losses, graph.train], feed)
+            after = session.run(names)
+            models_io.set_variables(session, list(names.values()), list(before.values()))
+            feed = {validation.x: x, validation.medians: medians}
+            coded = session.run(validation.losses, feed)
+    np.testing.assert_allclose(losses[1:3], coded[1:3], rtol=1e-5)
+    assert losses.mse == pytest.approx(coded.mse, rel=1e-2)  # but for its 8 bits
+    changed = {n.split("/")[0] for n in names if not np.array_equal(before[n], after[n])}
+    assert changed == {"synthesis", "hyper_synthesis", "entropy_parameter"}
+
+
+def test_a_rounded_run_goes_on_from_a_model_and_resumes(large, tmp_path):
+    runs = tmp_path / "runs"
+    assert command(large, runs, "--steps", "3") == 0
+    start = runs / "tiny"  # a training's checkpoint, whose quantiles are not solved yet
+    options = ["--quantisation", "rounded", "--init-from", str(start)]
+    for steps in ("2", "4"):
+        assert command(large, runs, *options, "--steps", steps, name="hard") == 0
+    old, new = (models.load_folder(tmp_path / "models" / name) for name in ("tiny", "hard"))
+    assert new.config["quantisation"] == "rounded" and new.config["steps"] == 4
+    kept = ("analysis", "hyper_analysis", "entropy_bottleneck")
+    for name, weights in new.weights.items():
+        if name.startswith(kept):
+            np.testing.assert_array_equal(weights, old.weights[name])
+    bias = "synthesis/Block_0_layer_0/signal_conv2d/bias"
+    assert not np.array_equal(old.weights[bias], new.weights[bias])
 
 
 def check_tensorboard(folder):
