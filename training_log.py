@@ -166,10 +166,18 @@ def columns_of(path, last_step=np.inf):
     return dict(zip(header, values.T)) if len(values) else {}
 
 
+def _without_short_rows(columns):
+    counts = np.diff(columns["step"], prepend=0)
+    usual = counts >= np.median(counts) / 2
+    return {name: values[usual] for name, values in columns.items()}
+
+
 def plot_run(folder, target, last_step=np.inf):
     """Draws log.csv and valid.csv of a run's folder (loss, rate, PSNR) up to a step as PNG.
 
-    A plot that cannot be drawn or written is named on screen and ends nothing.
+    Rows of log.csv that stand for fewer than half the usual number of steps, as the last one of a
+    run often does, are left out: means of so few crops look like jumps. A plot that cannot be
+    drawn or written is named on screen and ends nothing.
     """
     try:
         from matplotlib.figure import Figure
@@ -177,6 +185,7 @@ def plot_run(folder, target, last_step=np.inf):
 
         tables = {name: columns_of(folder / f"{name}.csv", last_step) for name in ("log", "valid")}
         if tables["log"]:
+            tables["log"] = _without_short_rows(tables["log"])
             tables["log"]["bpp"] = tables["log"]["bpp_y"] + tables["log"]["bpp_z"]
         panels = {"loss": "loss", "bpp": "bits per pixel", "psnr": "PSNR in dB"}
         if "ms_ssim_db" in tables["log"]:

@@ -247,6 +247,19 @@ def test_a_plot_that_cannot_be_drawn_stops_nothing(tmp_path, capsys):
     assert "log.png not drawn" in capsys.readouterr().out
 
 
+def test_a_plot_leaves_out_means_of_few_steps(tmp_path):
+    def drawn(*steps):
+        rows = ["step,loss,bpp_y,bpp_z,psnr", *(f"{step},{step},1,1,30" for step in steps)]
+        (tmp_path / "log.csv").write_text("\n".join(rows))
+        training_log.plot_run(tmp_path, tmp_path / "log.png")
+        with Image.open(tmp_path / "log.png") as image:
+            return np.asarray(image)
+
+    np.testing.assert_array_equal(drawn(50, 100, 150, 151), drawn(50, 100, 150))
+    assert np.any(drawn(50, 100, 150, 180) != drawn(50, 100, 150))
+    assert np.any(drawn(3) != drawn())
+
+
 def test_the_best_weights_are_kept_and_exported(large, tmp_path, monkeypatch, capsys):
     runs, step_losses = tmp_path / "runs", {1: 5.0, 2: 3.0, 3: 4.0, 4: 6.0}
     keep = training_checkpoints.Checkpoints.keep_if_best
