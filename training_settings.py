@@ -18,7 +18,7 @@ DEFAULTS = {
     "batch": 8,
     "patch": 128,
     "final_patch": None,
-    "precision": "bfloat16",
+    "precision": None,  # the faster one here: training_precision.py
     "optimizer": "soap",
     "learning_rate": None,  # LEARNING_RATES, INIT_FROM_RATES
     "schedule": "cooldown",
@@ -35,7 +35,7 @@ DEFAULTS = {
 BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
 DATA_KEYS = ("data", "images", "valid")  # what a record says about the data
 EXTENDABLE = ("steps", "hours")  # the length; a resumed run may change it
-CHANGEABLE = (*EXTENDABLE, "final_patch")
+CHANGEABLE = (*EXTENDABLE, "final_patch", "precision")
 LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
 LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
 

@@ -27,10 +27,11 @@ import tensorflow.compat.v1 as tf  # isort:skip
 
 import evaluation_complexity
 import training_graph
+from training_precision import convolution_seconds
 from training_settings import DEFAULTS
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}
-PEAK_SIDES = (32, 64, 128)  # of the peak's images, eight at a time
+PEAK_SIDES, PEAK_BATCH = (32, 64, 128), 8  # of the peak's images
 GRADIENTS = 3  # forward, and the gradients of input and kernel, cost the same
 SHOWN_KINDS = 15
 
@@ -49,19 +50,8 @@ def convolution_peak(num_filters, dtype):
     """Floating-point operations a second of the fastest 3x3 convolution with its gradients."""
     best = 0.0
     for side in PEAK_SIDES:
-        with tf.Graph().as_default():
-            shape = (8, side, side, num_filters)
-            x, g = (tf.get_variable(n, initializer=tf.ones(shape, dtype)) for n in "xg")
-            kernel = tf.get_variable("k", initializer=tf.ones((3, 3, *shape[3:] * 2), dtype))
-            y = tf.nn.conv2d(x, kernel, 1, "SAME")
-            ops = [t.op for t in (y, *tf.gradients(y, [x, kernel], g))]
-            config = training_graph.session_config()
-            # Grappler removes operations whose results nobody reads.
-            config.graph_options.rewrite_options.disable_meta_optimizer = True
-            with tf.Session(config=config) as session:
-                session.run(tf.global_variables_initializer())
-                seconds = median_seconds(session.make_callable(tf.group(ops)), 10)
-        flops = 2 * 9 * num_filters * np.prod(shape) * GRADIENTS
+        seconds = convolution_seconds(dtype, num_filters, side, PEAK_BATCH, repeats=10)
+        flops = 2 * 9 * num_filters**2 * PEAK_BATCH * side**2 * GRADIENTS
         best = max(best, flops / seconds)
     return best
 

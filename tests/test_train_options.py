@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
-from test_train import command, photograph, quick_sessions, rows_of  # noqa: F401 (a fixture)
+from test_train import (  # noqa: F401 (the last two are fixtures)
+    command,
+    photograph,
+    quick_sessions,
+    rows_of,
+    stand_in,
+)
 
 import models
 import models_io
@@ -15,6 +21,7 @@ import training_graph
 import training_log
 import training_loop
 import training_metric
+import training_precision
 import training_settings
 
 NUM_FILTERS = 8
@@ -137,6 +144,65 @@ def test_settings_younger_than_a_record_have_their_defaults():
     assert (recorded["metric"], recorded["quantisation"]) == ("mse", "noise")
     with pytest.raises(ValueError, match="metric mse, not ms-ssim"):
         train.resolve_settings({"metric": "ms-ssim"}, older)
+
+
+# --- Precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "gain", "chosen", "said"),
+    [
+        (None, 1.5, "bfloat16", "Precision: bfloat16"),
+        (None, 1.1, "float32", "Precision: float32"),
+        (None, 0.04, "float32", "0.04 times"),
+        ("bfloat16", 0.04, "bfloat16", "Slow: "),
+        ("bfloat16", 1.1, "bfloat16", ""),
+        ("float32", 1.5, "float32", ""),
+    ],
+)
+def test_bfloat16_is_the_default_only_where_it_is_fast(asked, gain, chosen, said, monkeypatch):
+    monkeypatch.setattr(training_precision, "bfloat16_gain", lambda threads: gain)
+    lines = []
+    assert training_precision.choose(asked, report=lines.append) == chosen
+    assert said in "".join(lines) and bool(said) == bool(lines)
+
+
+def test_the_gain_is_measured_and_0_where_bfloat16_fails(monkeypatch):
+    assert 0.001 < training_precision.bfloat16_gain() < 1000
+    measure = training_precision.convolution_seconds
+
+    def without_bfloat16(dtype, **options):
+        if dtype == tf.bfloat16:
+            raise tf.errors.UnimplementedError(None, None, "no kernel")
+        return measure(dtype, **options)
+
+    monkeypatch.setattr(training_precision, "convolution_seconds", without_bfloat16)
+    assert training_precision.bfloat16_gain() == 0
+
+
+def test_a_longer_convolution_takes_longer():
+    short, long = (
+        training_precision.convolution_seconds(tf.float32, side=side) for side in (8, 128)
+    )
+    assert 0 < short < long
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_measured_precision_is_recorded_and_a_resume_may_change_it(
+    large, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training_precision, "bfloat16_gain", lambda threads: 2.0)
+    runs = tmp_path / "runs"
+    options = f"--data {large} --valid {large} --runs {runs} --name tiny --patch 64 --batch 1"
+
+    def recorded(*more):
+        assert train.main([*options.split(), *more]) == 0
+        return models_io.read_json(runs / "tiny" / "settings.json")["precision"]
+
+    assert recorded("--steps", "1") == "bfloat16"
+    monkeypatch.setattr(training_precision, "bfloat16_gain", lambda threads: 0.04)
+    assert recorded("--steps", "2") == "bfloat16"
+    assert recorded("--steps", "3", "--precision", "float32") == "float32"
 
 
 # --- Quantisation and the best checkpoint --------------------------------------------------------
