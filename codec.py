@@ -12,12 +12,10 @@ import collections
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import bitstream
 import factorized_prior
-import latent_coder
-import models
-import tiling
-from context import EntropyModel
+from coding import bitstream, latent_coder, models, tiling
+from coding.context import EntropyModel
+from errors import GlicError
 from network import LATENT_STRIDE, STRIDE
 
 # y_hat: int32 (h, w, N); z_symbols: int32 (h/4, w/4, N), before the medians are added.
@@ -78,7 +76,7 @@ class Codec:
                 prior["cdf_length"],
                 factorized_prior.table_offsets(prior["quantiles"]),
             )
-        except ValueError as error:
+        except GlicError as error:
             raise models.ModelError(f"Model {model.name}: {error}") from error
         self._start_session()
 
@@ -122,9 +120,12 @@ class Codec:
         """
         single = isinstance(fetches, str)
         names = [fetches] if single else fetches
-        values = self._session.run(
-            [self._tensors[n] for n in names], {self._tensors[k]: v for k, v in feeds.items()}
-        )
+        try:
+            values = self._session.run(
+                [self._tensors[n] for n in names], {self._tensors[k]: v for k, v in feeds.items()}
+            )
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(str(error).splitlines()[0]) from error
         return values[0] if single else values
 
     def transform(self, pixels):

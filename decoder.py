@@ -4,8 +4,8 @@ Reads .glic files and writes PNG. Each file names the model that wrote it by its
 decoder finds that model in models/.
 """
 
-import commandline
-from bitstream import MAX_PIXELS
+from cli import commandline
+from coding.bitstream import MAX_PIXELS
 
 
 def parse_arguments():
@@ -39,8 +39,8 @@ class CodecShelf:
 
     def get(self, fingerprint):
         """The codec that wrote a file (ModelError where there is none)."""
-        import models
         from codec import Codec
+        from coding import models
 
         if self._only:
             return self._only
@@ -52,7 +52,7 @@ class CodecShelf:
 
 def read_file(path, max_pixels):
     """The ``Container`` of a file; of what is none at first sight only that is read."""
-    import bitstream
+    from coding import bitstream
 
     with open(path, "rb") as file:
         data = file.read(len(bitstream.MAGIC))
@@ -77,8 +77,8 @@ def decode_file(shelf, path, output, *, max_pixels=MAX_PIXELS, overwrite=True):
     Returns:
       Dict of ``height``, ``width``, ``mode`` ("grey" or "RGB") and ``model``.
     """
-    import bitstream
-    import images
+    from coding import bitstream
+    from pictures import images
 
     container = read_file(path, max_pixels)
     codec = shelf.get(container.fingerprint)
@@ -103,7 +103,7 @@ def format_line(path, result, seconds):
 def main():
     """Returns the exit code: 0, or 1 where a file failed."""
     args = parse_arguments()
-    import bitstream
+    from coding import bitstream
 
     jobs = commandline.prepare(args, [bitstream.EXTENSION], ".png")
     if not jobs:

@@ -5,13 +5,13 @@ Writes one .glic file per image and prints a line for each: size in bits per pix
 file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last line is the mean.
 """
 
-import commandline  # isort: skip  (first: it says what is missing)
+from cli import commandline  # isort: skip  (first: it says what is missing)
 import collections
 import functools
 
 import tqdm
 
-import targets
+from search import targets
 
 # A coded image: the ``Codec``, its ``Latents``, the file's bytes, notes for the report line,
 # whether Ctrl-C ended the search of --effort, and the decoded pixels where they are known.
@@ -116,7 +116,7 @@ def make_refiner(codec, args):
         if args.lmbda is not None:
             raise commandline.UsageError("--lmbda belongs to --effort: give both, or neither.")
         return None
-    import refine
+    from search import refine
 
     config = codec.model.config
     lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
@@ -129,7 +129,7 @@ def make_refiner(codec, args):
 
 def refine_latents(refiner, level, path, pixels):
     """``refine.Refined`` of an image, with a progress bar on a terminal."""
-    import refine
+    from search import refine
 
     with tqdm.tqdm(
         total=refine.ITERATIONS[level], desc=path.name, leave=False, disable=None
@@ -182,14 +182,13 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
       changed in reading, what --effort gained), and with metrics ``psnr`` (dB) and ``ms_ssim``
       (None for images with a side under 161 pixels).
     """
-    import images
-    import metrics
+    from pictures import images, metrics
 
     pixels, notes = images.read_image(path)
     height, width = pixels.shape[:2]
     codec, latents, data, more_notes, interrupted, restored = code(path, pixels)
     if verify:
-        from verify import write
+        from cli.verify import write
 
         write(codec, data, latents, output, overwrite)
     else:
@@ -213,7 +212,7 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
 
 def format_quality(psnr, ms_ssim):
     """The columns for PSNR and MS-SSIM."""
-    from metrics import to_db
+    from pictures.metrics import to_db
 
     if ms_ssim is None:
         return f"  PSNR {psnr:6.3f} dB  MS-SSIM - (a side under 161)"
@@ -250,8 +249,8 @@ def format_mean(results):
 def main():
     """Returns the exit code: 0, or 1 where an image failed."""
     args = parse_arguments()
-    import bitstream
-    from images import IMAGE_SUFFIXES
+    from coding import bitstream
+    from pictures.images import IMAGE_SUFFIXES
 
     jobs = commandline.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
     if not jobs:

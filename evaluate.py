@@ -14,8 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import commandline
 import preflight
+from cli import commandline
 
 DEFAULT_OUTPUT = Path("runs") / "evaluation"
 
@@ -183,12 +183,11 @@ def bits_command(arguments):
     args = _bits_parser().parse_args(arguments)
     if args.map:
         preflight.check_evaluation(["matplotlib"])
-    import bitstream
-    import evaluation_bits
-    import evaluation_tables
-    import images
-    import models
     from codec import Codec
+    from coding import bitstream, models
+    from evaluation import bits as evaluation_bits
+    from evaluation import tables as evaluation_tables
+    from pictures import images
 
     codec = commandline.checkpoint_codec(args)
     if codec and args.model:
@@ -212,9 +211,9 @@ def bits_command(arguments):
 
 def complexity_command(args):
     """``evaluate.py --complexity``; returns the exit code."""
-    import evaluation_complexity
-    import evaluation_run
-    import evaluation_tables
+    from evaluation import complexity as evaluation_complexity
+    from evaluation import tables as evaluation_tables
+    from evaluation import workers as evaluation_run
 
     rows = evaluation_complexity.table(args.families, args.filters, args.size, args.latents)
     print("\n".join(evaluation_complexity.describe(rows, args.size)))
@@ -236,7 +235,7 @@ def main():
     if args.complexity:
         return complexity_command(args)
     preflight.check_evaluation()
-    import evaluation_session
+    from evaluation import session as evaluation_session
 
     return evaluation_session.run(args)
 

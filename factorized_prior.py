@@ -14,6 +14,8 @@ import scipy.special
 import tensorflow.compat.v1 as tf
 import tensorflow_compression as tfc
 
+from errors import GlicError
+
 FILTERS = (1, 3, 3, 3, 1)  # widths of the cumulative's network
 INIT_SCALE = 10.0
 TAIL_MASS = 2.0**-8  # outside of the quantiles; sets the tables' lengths
@@ -128,7 +130,7 @@ def solve_quantiles(parameters):
       float32 (C, 1, 3): the minimum of the authors' auxiliary loss.
 
     Raises:
-      ValueError: where no bracket within +-2^20 holds the targets (a broken model).
+      GlicError: where no bracket within +-2^20 holds the targets (a broken model).
     """
     parameters = {k: np.asarray(v, np.float64) for k, v in parameters.items()}
     channels = parameters["matrix_0"].shape[0]
@@ -138,7 +140,7 @@ def solve_quantiles(parameters):
     if np.any(_numpy_logits(high, parameters) < target) or np.any(
         _numpy_logits(low, parameters) > target
     ):
-        raise ValueError("The prior of z has no quantiles within +-2^20: its weights are broken.")
+        raise GlicError("The prior of z has no quantiles within +-2^20: its weights are broken.")
     for _ in range(80):  # 2^21 / 2^80 is far under float32's resolution
         middle = (low + high) / 2
         above = _numpy_logits(middle, parameters) > target

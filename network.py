@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from attention import attention_block, concatenated_residual_block, residual_block
+from errors import GlicError
 from layers import gdn, leaky, signal_conv2d
 
 FAMILIES = ("gmm", "gllmm")
@@ -40,12 +41,12 @@ OUTPUT_GAIN = 0.05  # of the last synthesis layer
 
 
 def check_architecture(family, num_filters, num_latents=None):
-    """Raises ValueError unless this family and these numbers of channels can be built."""
+    """Raises GlicError unless this family and these numbers of channels can be built."""
     if family not in FAMILIES:
-        raise ValueError(f"Family {' or '.join(FAMILIES)} expected, got {family!r}.")
+        raise GlicError(f"Family {' or '.join(FAMILIES)} expected, got {family!r}.")
     for what, number in (("filters", num_filters), ("latent channels", num_latents)):
         if number is not None and (number < 8 or number % 8):
-            raise ValueError(
+            raise GlicError(
                 f"A number of {what} that is a positive multiple of 8 expected, got {number}."
             )
 

@@ -20,14 +20,15 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
-import metrics
-import models_io
 import network
-import training_cluster
-import training_data
-import training_precision
-import training_prepare
-from training_graph import (
+from errors import GlicError
+from pictures import metrics
+from training import cluster as training_cluster
+from training import export as models_io
+from training import photographs as training_data
+from training import precision as training_precision
+from training import prepare as training_prepare
+from training.graph import (
     METRICS,
     OPTIMIZERS,
     PRECISIONS,
@@ -35,9 +36,8 @@ from training_graph import (
     SCHEDULES,
     session_config,
 )
-from training_init import check_start
-from training_loop import Run, TrainingStopped
-from training_settings import (
+from training.loop import Run, TrainingStopped
+from training.settings import (
     BY_METRIC,
     DEFAULTS,
     EXTENDABLE,
@@ -50,6 +50,7 @@ from training_settings import (
     resolve_settings,
     stages,
 )
+from training.start import check_start
 
 MEBIBYTE = 1 << 20
 
@@ -388,7 +389,7 @@ def main(argv=None):
     except TrainingStopped as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except (GlicError, OSError) as error:
         print(f"Refused: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # Run.train handles it once steps are made

@@ -16,17 +16,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # sets TensorFlow's log level, so it comes first
+from cli import commandline  # sets TensorFlow's log level, so it comes first
 
-import evaluation_curves  # isort:skip
-import evaluation_rddata
-import evaluation_tables
-import images
-import metrics
-import models
+from evaluation import curves as evaluation_curves  # isort:skip
 import preflight
-import refine
 from codec import Codec
+from coding import models
+from evaluation import rddata as evaluation_rddata
+from evaluation import tables as evaluation_tables
+from pictures import images, metrics
+from search import refine
 
 COLUMNS = ["model", "fingerprint", "level", "iterations", "image", "seconds", "bpp", "psnr"]
 COLUMNS += ["ms_ssim", "gain"]

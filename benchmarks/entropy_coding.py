@@ -16,16 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # sets TensorFlow's log level, so it comes first
+from cli import commandline  # sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 import tensorflow.compat.v1 as tf  # isort:skip
 
-import images
-import latent_coder
-import models
-from context import EntropyModel
+from coding import latent_coder, models
+from coding.context import EntropyModel
 from network import PARAMETER_WIDTHS, hyper_synthesis_layers
+from pictures import images
 
 HEIGHT, WIDTH = 512, 768
 BARS = {"encode y": 0.4, "decode y": 0.8}  # seconds on two cores with nothing else running

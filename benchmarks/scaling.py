@@ -30,15 +30,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # sets TensorFlow's log level, so it comes first
+from cli import commandline  # sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 
-import images
-import models
 import preflight
 from codec import MEMORY_BUDGET, Codec
+from coding import models
 from network import FAMILIES, LATENT_STRIDE
+from pictures import images
 
 SIZES = [(384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000)]  # width, height
 COLUMNS = ["model", "family", "filters", "width", "height", "direction", "seconds", "peak_mib"]
@@ -118,7 +118,7 @@ def measure(args, folder):
 
 def facts(codec, glic):
     """What the file and the model say about the decoder's wavefront."""
-    import bitstream
+    from coding import bitstream
 
     data = glic.read_bytes()
     container = bitstream.unpack(data)

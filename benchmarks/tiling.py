@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # sets TensorFlow's log level, so it comes first
+from cli import commandline  # sets TensorFlow's log level, so it comes first
 
 import scaling  # isort:skip
-import bitstream
-import metrics
+from coding import bitstream
+from pictures import metrics
 
 WHOLE = 1 << 50  # bytes: a budget that no picture passes
 

@@ -20,15 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # noqa: F401  sets TensorFlow's log level, so it comes first
+from cli import commandline  # noqa: F401  sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 import tensorflow.compat.v1 as tf  # isort:skip
 
-import evaluation_complexity
-import training_graph
-from training_precision import convolution_seconds
-from training_settings import DEFAULTS
+from evaluation import complexity as evaluation_complexity
+from training import graph as training_graph
+from training.precision import convolution_seconds
+from training.settings import DEFAULTS
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}
 PEAK_SIDES, PEAK_BATCH = (32, 64, 128), 8  # of the peak's images

@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline
-import images
-import metrics
+from cli import commandline
+from pictures import images, metrics
 
 PHOTOGRAPH = "astronaut.png"
 BOX = (120, 20, 340, 240)  # left, upper, right, lower

@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline
+from cli import commandline
 
 PHOTOGRAPH = 2  # which of valid/, counted from 0: chelsea.png
 WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height

@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import commandline  # sets TensorFlow's log level, so it comes first
+from cli import commandline  # sets TensorFlow's log level, so it comes first
 
-import evaluation_complexity  # isort:skip
-import evaluation_curves
-import evaluation_plots
+from evaluation import complexity as evaluation_complexity  # isort:skip
 import preflight
-from metrics import to_db
+from evaluation import curves as evaluation_curves
+from evaluation import plots as evaluation_plots
+from pictures.metrics import to_db
 
 ROOT = commandline.ROOT
 RDDATA, MODELS = ROOT / "RDdata", ROOT / "models"

@@ -46,8 +46,8 @@ def start(tmp_path_factory):
     """Prefix of a checkpoint of an untrained gmm model of 8 filters, for ``--init-from``."""
     import tensorflow.compat.v1 as tf
 
-    import models
-    import training_graph
+    from coding import models
+    from training import graph as training_graph
 
     prefix = str(tmp_path_factory.mktemp("start") / "model-0")
     with tf.Graph().as_default():
@@ -67,7 +67,7 @@ def run_here(codecs, monkeypatch, capsys):
     ``run_here(module, *arguments)`` returns (exit code, stdout, stderr). Where its options name the
     golden checkpoint it gets the session's codec; anything else is loaded as always.
     """
-    import commandline
+    from cli import commandline
     from codec import Codec
 
     load = Codec.from_checkpoint

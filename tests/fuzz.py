@@ -104,8 +104,7 @@ def feed(data, codec, sound=None):
     """
     from make_golden import latents_sha256
 
-    import bitstream
-    import models
+    from coding import bitstream, models
 
     try:
         container = bitstream.unpack(data)

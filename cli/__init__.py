@@ -1,0 +1,1 @@
+"""What the command lines share: options, inputs, outputs, the loop over files, errors."""

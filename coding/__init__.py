@@ -1,0 +1,1 @@
+"""Latents to bytes and back, exactly: integers, wavefronts, the container, the models."""

@@ -1,0 +1,311 @@
+"""Latents to bytes and back through range-coder, driven by integer tables.
+
+z is coded by row, column and channel with the factorised prior's tables, y by wavefront step,
+position and channel with the tables of its mixtures. Any integer can be coded: what lies outside
+a table is an escape symbol followed by an Exp-Golomb code of equiprobable bits.
+"""
+
+import contextlib
+import os
+import tempfile
+
+import numpy as np
+from range_coder import RangeDecoder, RangeEncoder
+
+from coding.context import BATCH_POSITIONS
+from errors import GlicError
+from gmm_entropy import RADII, TOTAL, CodingMixture
+
+BIT = [0, 1, 2]  # table of one equiprobable bit
+MAX_GOLOMB_BITS = 24  # longer prefixes do not occur: latents are limited to 2^20
+VALUE_LIMIT = 1 << 20
+PROBE_BYTES = 1 << 14  # more than range-coder buffers
+METER_SLACK = 1.0  # bits, over the rounding of sums of logarithms
+LEAST_ENTRIES = 2 * RADII[0] + 2  # of a table of y beside the symbol that is coded
+DECODE_SYMBOLS = 1 << 13  # of y whose tables exist at a time: bounds the decoder's memory
+
+
+class LatentError(GlicError):
+    """Latents that cannot be coded, or bytes that hold no latents."""
+
+
+@contextlib.contextmanager
+def _scratch_file():
+    """An open file and a path to it: range-coder reads and writes files only.
+
+    In memory where the system offers that, so that not even a killed process leaves it behind;
+    otherwise in the folder for temporary files.
+    """
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        with os.fdopen(os.memfd_create("glic"), "w+b") as file:
+            yield file, f"/proc/self/fd/{file.fileno()}"
+        return
+    handle, path = tempfile.mkstemp(prefix="glic-", suffix=".range")
+    with os.fdopen(handle, "w+b") as file:
+        try:
+            yield file, path
+        finally:
+            os.unlink(path)
+
+
+def _encode_to_bytes(write):
+    """Bytes of what ``write(encoder)`` encodes.
+
+    Raises:
+      OSError: where the scratch file cannot grow. range-coder itself would not notice a full disk
+        and leave a payload that is cut off.
+    """
+    with _scratch_file() as (file, path):
+        encoder = RangeEncoder(path)
+        write(encoder)
+        encoder.close()
+        size = file.seek(0, os.SEEK_END)
+        file.write(bytes(PROBE_BYTES))
+        file.flush()
+        file.seek(0)
+        return file.read(size)
+
+
+def _decode_from_bytes(data, read):
+    """The result of ``read(decoder)`` on ``data``."""
+    with _scratch_file() as (file, path):
+        file.write(data)
+        file.flush()
+        decoder = RangeDecoder(path)
+        try:
+            return read(decoder)
+        finally:
+            decoder.close()
+
+
+class _Meter:
+    """Stops decoding where more bits were read than the payload has.
+
+    range-coder goes on behind its file's end and returns garbage. A symbol with a share p of the
+    range takes at least log2(1 / p) bits, and those of a whole string fit into its bytes: a file
+    that runs out is named within a wavefront step instead of at the end of a huge image.
+    """
+
+    def __init__(self, data):
+        self._left = 8 * len(data) + METER_SLACK
+
+    def spend(self, bits):
+        """Raises LatentError when the payload has too few bits."""
+        self._left -= bits
+        if self._left < 0:
+            raise LatentError("The payload ends before the image does: the file is damaged.")
+
+
+def _bits_of(frequencies, last):
+    """Fewest bits that intervals take.
+
+    Args:
+      frequencies: their widths, out of 65536.
+      last: whether they end at 65536; range-coder adds there what its division leaves over, less
+        than 256 units.
+    """
+    width = np.asarray(frequencies, np.float64) + np.where(last, 256, 0)
+    return np.log2(TOTAL / np.minimum(width, TOTAL))
+
+
+def _write_golomb(encoder, value, order):
+    """Exp-Golomb code of ``value`` >= 0: a unary prefix for the length, then the bits."""
+    value += 1 << order
+    length = value.bit_length() - 1
+    encoder.encode([1] * (length - order) + [0], BIT)
+    encoder.encode([value >> i & 1 for i in range(length - 1, -1, -1)], BIT)
+
+
+def _read_golomb(decoder, order):
+    length = order
+    while decoder.decode(1, BIT)[0]:
+        length += 1
+        if length > MAX_GOLOMB_BITS:
+            raise LatentError("An escape code is too long: the file's latents are damaged.")
+    value = 1
+    for bit in decoder.decode(length, BIT):
+        value = value << 1 | bit
+    return value - (1 << order)
+
+
+def check_latents(name, values):
+    """Raises LatentError unless all of ``values`` are finite and within +-2^20."""
+    # False for NaN, too; without abs, which overflows at the least integer.
+    if not (values.min() >= -VALUE_LIMIT and values.max() <= VALUE_LIMIT):
+        raise LatentError(
+            f"Latents {name} within +-{VALUE_LIMIT} expected, but the model gave larger or "
+            "non-finite ones for this image: it cannot code it."
+        )
+
+
+class ZTables:
+    """The factorised prior's integer tables, from a checkpoint's variables.
+
+    Args:
+      quantized_cdf: int32 (C, L), rows of cumulative frequencies padded with zeros.
+      cdf_length: int32 (C,), valid numbers per row; the last symbol of a row is the escape.
+      offsets: int32 (C,), value of the rows' first symbols.
+
+    Raises:
+      LatentError: for rows that do not rise strictly from 0 to 65536.
+    """
+
+    def __init__(self, quantized_cdf, cdf_length, offsets):
+        self.offsets = [int(v) for v in offsets]
+        self.tables = [[int(v) for v in row[: int(n)]] for row, n in zip(quantized_cdf, cdf_length)]
+        for channel, table in enumerate(self.tables):
+            rises = all(a < b for a, b in zip(table, table[1:]))
+            if len(table) < 3 or not rises or (table[0], table[-1]) != (0, TOTAL):
+                raise LatentError(
+                    f"The table of z's channel {channel} does not rise from 0 to {TOTAL}: export "
+                    "the model again."
+                )
+        # Fewest bits of each symbol, and of a whole position.
+        self.bits = []
+        for table in self.tables:
+            last = np.arange(len(table) - 1) == len(table) - 2
+            self.bits.append(_bits_of(np.diff(table), last).tolist())
+        self.least_bits = sum(min(bits) for bits in self.bits)
+
+
+def encode_z(symbols, z_tables):
+    """Bytes of int (h, w, C) symbols."""
+
+    def write(encoder):
+        for position in symbols.reshape(-1, symbols.shape[-1]).tolist():
+            for value, table, offset in zip(position, z_tables.tables, z_tables.offsets):
+                value -= offset
+                escape = len(table) - 2
+                if 0 <= value < escape:
+                    encoder.encode([value], table)
+                else:
+                    encoder.encode([escape], table)
+                    # Odd codes lie below the table, even ones above.
+                    overflow = -2 * value - 1 if value < 0 else 2 * (value - escape)
+                    _write_golomb(encoder, overflow, 0)
+
+    return _encode_to_bytes(write)
+
+
+def decode_z(data, shape, z_tables):
+    """int32 array of ``shape`` (h, w, C) from bytes.
+
+    Raises:
+      LatentError: for a payload that is too short for the shape, before anything is allocated
+        where that is certain.
+    """
+    meter = _Meter(data)
+    _Meter(data).spend(shape[0] * shape[1] * z_tables.least_bits)
+    channels = list(zip(z_tables.tables, z_tables.offsets, z_tables.bits))
+    symbols = np.empty(shape, np.int32)
+
+    def read_position(decoder):
+        values, spent = [], 0.0
+        for table, offset, bits in channels:
+            value = decoder.decode(1, table)[0]
+            spent += bits[value]
+            escape = len(table) - 2
+            if value == escape:
+                overflow = _read_golomb(decoder, 0)
+                value = -(overflow + 1) // 2 if overflow % 2 else overflow // 2 + escape
+            values.append(value + offset)
+        meter.spend(spent)
+        return values
+
+    def read(decoder):
+        for row in symbols:
+            for position in row:
+                position[:] = read_position(decoder)
+        return symbols
+
+    return _decode_from_bytes(data, read)
+
+
+def encode_y(values, image_model, family):
+    """Bytes of y's active channels.
+
+    Args:
+      values: int (h, w, C), the active channels' latents.
+      image_model: ``context.ImageModel`` of the image.
+      family: "gmm" or "gllmm".
+    """
+    positions = image_model.schedule.positions
+    flat = values.reshape(-1, values.shape[-1])
+    canvas = image_model.new_canvas()
+    batches = [
+        (start, min(start + BATCH_POSITIONS, len(positions)))
+        for start in range(0, len(positions), BATCH_POSITIONS)
+    ]
+    for start, stop in batches:
+        image_model.place(canvas, start, stop, flat[positions[start:stop]])
+
+    def write(encoder):
+        encode = encoder.encode
+        for start, stop in batches:
+            mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
+            scheduled = flat[positions[start:stop]].ravel()
+            low, high, excess, order = mixture.intervals(scheduled)
+            escaped = set(np.flatnonzero(excess >= 0).tolist())
+            for i, (a, b) in enumerate(zip(low.tolist(), high.tolist())):
+                # Entry 1 of this table, or 0 where a = 0, is the interval [a, b).
+                if a == 0:
+                    encode([0], [0, b, TOTAL])
+                else:
+                    encode([1], [0, a, b, TOTAL] if b < TOTAL else [0, a, TOTAL])
+                if i in escaped:
+                    _write_golomb(encoder, int(excess[i]), int(order[i]))
+
+    return _encode_to_bytes(write)
+
+
+def check_y_size(data, positions, channels):
+    """Raises LatentError where so few bytes cannot hold y, whatever its probabilities."""
+    least = float(_bits_of(TOTAL - LEAST_ENTRIES, False))
+    _Meter(data).spend(positions * channels * least)
+
+
+def _read_symbols(decode, decoder, parameters, family, meter):
+    """int64 (S,) latents of the symbols whose mixture parameters are (G, S)."""
+    mixture = CodingMixture(parameters, family)
+    tables, first, order = mixture.tables()
+    symbols, widths, above = [], [], []
+    for i, table in enumerate(tables):
+        symbol = decode(1, table)[0]
+        widths.append(table[symbol + 1] - table[symbol])
+        if symbol == 0:
+            symbol = -_read_golomb(decoder, int(order[i]))
+        elif symbol == len(table) - 2:
+            above.append(i)
+            symbol += _read_golomb(decoder, int(order[i]))
+        symbols.append(symbol)
+    last = np.zeros(len(widths), bool)
+    last[above] = True
+    meter.spend(float(_bits_of(widths, last).sum()))
+    return np.array(symbols, np.int64) + first - 1
+
+
+def decode_y(data, image_model, channels, family):
+    """int32 (h, w, channels) from bytes: the inverse of ``encode_y``, one wavefront at a time.
+
+    Raises:
+      LatentError: for a payload that ends before the image does.
+    """
+    positions, steps = image_model.schedule
+    canvas = image_model.new_canvas()
+    decoded = np.zeros((len(positions), channels), np.int32)
+    meter = _Meter(data)
+
+    def read(decoder):
+        decode = decoder.decode
+        for start, stop in zip(steps[:-1].tolist(), steps[1:].tolist()):
+            parameters = image_model.parameters(canvas, start, stop)
+            parts = [
+                _read_symbols(decode, decoder, parameters[:, i : i + DECODE_SYMBOLS], family, meter)
+                for i in range(0, parameters.shape[1], DECODE_SYMBOLS)
+            ]
+            values = np.concatenate(parts).reshape(stop - start, channels)
+            decoded[positions[start:stop]] = values
+            image_model.place(canvas, start, stop, values)
+
+    _decode_from_bytes(data, read)
+    return decoded.reshape(image_model.height, image_model.width, channels)

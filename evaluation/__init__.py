@@ -1,0 +1,1 @@
+"""Measurements of models and classic codecs: tables, plots, curves, the report."""

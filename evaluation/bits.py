@@ -1,0 +1,221 @@
+"""Where the bits of a file went: by field, by channel, by latent position.
+
+The cost of a symbol is minus the binary logarithm of the frequency that the coder gave it, plus
+the bits of its escape code. Summed up that is the ideal code length. Payloads exceed it by the
+range coder's loss, or fall short of it where escapes are many: the coder gives the remainder of its
+range to the last symbol, the upper escape. All numbers come from the coder's own tables.
+"""
+
+import collections
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import factorized_prior
+import gmm_entropy
+from coding import bitstream
+from coding.context import BATCH_POSITIONS
+from gmm_entropy import TOTAL, CodingMixture
+
+# y: float64 (h, w, N) bits, 0 in channels that are not coded; z: float64 (h/4, w/4, N).
+Costs = collections.namedtuple("Costs", "y z")
+
+
+def golomb_bits(value, order):
+    """Bits of the escape code (``latent_coder``) of ``value`` >= 0, arrays of one shape."""
+    # frexp gives the bit length exactly, which a logarithm would not.
+    length = np.frexp((np.asarray(value) + (1 << np.asarray(order))).astype(np.float64))[1] - 1
+    return 2 * length - order + 1
+
+
+def _cost_y(codec, latents, active):
+    """float64 (h, w, C) of the active channels."""
+    image_model = codec._image_model(latents.z_symbols, active)
+    values = latents.y_hat[..., active]
+    positions = image_model.schedule.positions
+    scheduled = values.reshape(len(positions), -1)[positions]
+    canvas = image_model.new_canvas()
+    image_model.place(canvas, 0, len(positions), scheduled.astype(np.float64))
+    costs = np.zeros(scheduled.shape)
+    for start in range(0, len(positions), BATCH_POSITIONS):
+        stop = min(start + BATCH_POSITIONS, len(positions))
+        mixture = CodingMixture(image_model.parameters(canvas, start, stop), codec.family)
+        low, high, excess, order = mixture.intervals(scheduled[start:stop].ravel())
+        bits = np.log2(TOTAL / (high - low))
+        escaped = excess >= 0
+        bits[escaped] += golomb_bits(excess[escaped], order[escaped])
+        costs[positions[start:stop]] = bits.reshape(stop - start, -1)
+    return costs.reshape(values.shape)
+
+
+def _cost_z(codec, symbols):
+    """float64 like ``symbols`` (h/4, w/4, N)."""
+    tables = codec._z_tables
+    costs = np.zeros(symbols.shape)
+    for channel, (table, offset) in enumerate(zip(tables.tables, tables.offsets)):
+        frequencies = np.diff(table)
+        escape = len(frequencies) - 1
+        values = symbols[..., channel].astype(np.int64) - offset
+        inside = (values >= 0) & (values < escape)
+        bits = np.log2(TOTAL / frequencies[np.where(inside, values, escape)])
+        overflow = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[~inside]
+        bits[~inside] += golomb_bits(overflow, np.zeros_like(overflow))
+        costs[..., channel] = bits
+    return costs
+
+
+def costs_of(codec, latents):
+    """``Costs`` of an image's ``codec.Latents``, in bits, from the coder's own tables."""
+    active = latents.y_hat.any(axis=(0, 1))
+    y = np.zeros(latents.y_hat.shape)
+    if active.any():
+        y[..., active] = _cost_y(codec, latents, active)
+    return Costs(y, _cost_z(codec, latents.z_symbols))
+
+
+def position_map(costs):
+    """float64 (h, w): bits per position of y, with each position of z spread over its sixteen.
+
+    Its sum is the ideal length of both payloads.
+    """
+    z = costs.z.sum(axis=-1).repeat(4, axis=0).repeat(4, axis=1) / 16
+    return costs.y.sum(axis=-1) + z
+
+
+def network_estimate(codec, latents):
+    """Bits that the float32 networks promise, as training and most papers count them.
+
+    Returns:
+      ``y``, ``z``: floats, sums of -log2 of the likelihoods over all channels.
+    """
+    z_hat = (latents.z_symbols + codec.medians)[None].astype(np.float32)
+    y_hat = latents.y_hat[None].astype(np.float32)
+    phi = codec.run("phi", {"z_hat": z_hat})
+    raw = codec.run("raw", {"y_hat": y_hat, "phi_in": phi})
+    prior = {
+        name.split("/", 1)[1]: value
+        for name, value in codec.model.weights.items()
+        if name.startswith("entropy_bottleneck/")
+    }
+    with tf.Graph().as_default(), tf.Session() as session:
+        holders = [tf.placeholder(tf.float32, (None,) * 3 + v.shape[3:]) for v in (y_hat, raw)]
+        bits_y = -tf.reduce_sum(gmm_entropy.log_likelihood(*holders, codec.family)) / np.log(2)
+        z = tf.placeholder(tf.float32, (None,) * 3 + z_hat.shape[3:])
+        bits_z = -tf.reduce_sum(tf.log(factorized_prior.likelihood(z, prior))) / np.log(2)
+        y_sum, z_sum = session.run([bits_y, bits_z], {holders[0]: y_hat, holders[1]: raw, z: z_hat})
+    return float(y_sum), float(z_sum)
+
+
+def account(codec, data):
+    """Everything there is to say about a file.
+
+    Args:
+      codec: the ``Codec`` that wrote it.
+      data: the file's bytes.
+
+    Returns:
+      Dict for JSON: ``header`` (fields), ``bytes`` (by part, sum = file size), ``bits`` (ideal,
+      networks' estimate and real, for y and z), ``channels`` (of y: list of dicts with index,
+      bits, share and largest magnitude, by falling bits) and ``map`` (h, w) bits per position.
+    """
+    container = bitstream.unpack(data)
+    latents = codec.decode(container)
+    costs = costs_of(codec, latents)
+    estimate_y, estimate_z = network_estimate(codec, latents)
+    by_channel = costs.y.sum(axis=(0, 1))
+    total = max(by_channel.sum(), 1e-9)
+    channels = [
+        {
+            "channel": int(c),
+            "bits": float(by_channel[c]),
+            "share": float(by_channel[c] / total),
+            "largest": int(np.abs(latents.y_hat[..., c]).max()),
+        }
+        for c in np.argsort(-by_channel, kind="stable")
+        if container.active[c]
+    ]
+    flags = len(container.active) // 8
+    payload = len(container.z) + len(container.y)
+    return {
+        "header": {
+            "format_version": data[4],
+            "mode": bitstream.MODES[container.mode],
+            "model": codec.model.name,
+            "fingerprint": container.fingerprint.hex(),
+            "width": container.width,
+            "height": container.height,
+            "latents_crc": f"{container.latents_crc:08x}",
+            "filters": codec.num_filters,
+            "latent_channels": len(container.active),
+            "coded_channels": int(container.active.sum()),
+        },
+        "bytes": {
+            "header_and_checksum": len(data) - payload - flags,
+            "channel_flags": flags,
+            "z": len(container.z),
+            "y": len(container.y),
+            "file": len(data),
+        },
+        "bits": {
+            "y": {
+                "ideal": float(costs.y.sum()),
+                "networks": estimate_y,
+                "real": 8 * len(container.y),
+            },
+            "z": {
+                "ideal": float(costs.z.sum()),
+                "networks": estimate_z,
+                "real": 8 * len(container.z),
+            },
+        },
+        "channels": channels,
+        "map": np.round(position_map(costs), 3).tolist(),
+    }
+
+
+def describe(facts, shown_channels=10):
+    """Text lines of ``account``'s result."""
+    header, sizes = facts["header"], facts["bytes"]
+    pixels = header["width"] * header["height"]
+    lines = [f"{name.replace('_', ' '):20s} {value}" for name, value in header.items()]
+    lines += ["", f"{'part':20s} {'bytes':>9s} {'bpp':>9s} {'share':>7s}"]
+    for name, size in sizes.items():
+        share = size / sizes["file"]
+        lines.append(
+            f"{name.replace('_', ' '):20s} {size:9d} {8 * size / pixels:9.5f} {share:7.2%}"
+        )
+    lines += ["", f"{'bits':20s} {'networks':>11s} {'ideal':>11s} {'real':>9s} {'real/ideal':>11s}"]
+    for name, bits in facts["bits"].items():
+        over = f"{bits['real'] / bits['ideal'] - 1:+11.3%}" if bits["ideal"] else ""
+        lines.append(
+            f"{name:20s} {bits['networks']:11.1f} {bits['ideal']:11.1f} {bits['real']:9d} {over}"
+        )
+    channels = facts["channels"]
+    lines += ["", f"{'channel of y':20s} {'bits':>9s} {'share':>7s} {'largest':>8s}"]
+    for c in channels[:shown_channels]:
+        lines.append(f"{c['channel']:<20d} {c['bits']:9.0f} {c['share']:7.2%} {c['largest']:8d}")
+    rest = channels[shown_channels:]
+    if rest:
+        bits, share = sum(c["bits"] for c in rest), sum(c["share"] for c in rest)
+        lines.append(f"{f'{len(rest)} others':20s} {bits:9.0f} {share:7.2%}")
+    count = header["latent_channels"]
+    silent = count - header["coded_channels"]
+    if silent:
+        lines.append(f"{silent} of {count} channels are zero everywhere and cost a flag each.")
+    return lines
+
+
+def draw_map(facts, path):
+    """Writes the map of bits per latent position as PNG or SVG (by the path's suffix)."""
+    from matplotlib.figure import Figure
+
+    values = np.array(facts["map"])
+    height, width = values.shape
+    figure = Figure(figsize=(7.2, 0.6 + 6.2 * height / width), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(values, cmap="magma", vmin=0)
+    axes.set_title("Bits per latent position (16x16 pixels), z included", fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.colorbar(image, ax=axes, label="bits")
+    figure.savefig(path, dpi=150)

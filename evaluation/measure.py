@@ -1,0 +1,180 @@
+"""Measuring one codec on one image: size, quality, seconds and memory.
+
+Learned and classic codecs go the same way: pixels to the bytes of a whole file, these bytes back to
+pixels, and both sets of pixels to the metrics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import resource
+import sys
+import time
+from typing import NamedTuple
+
+from evaluation import classics as evaluation_codecs
+from pictures import images
+
+WARM_UP_SIDE = 64
+
+
+class Task(NamedTuple):
+    """One measurement.
+
+    path: of the image. kind: "model", "classic" or "matched". codec: the model's name, or the
+    classic codec's. load: what ``loaded_codec`` takes. fingerprint: of the model, hexadecimal.
+    setting: of a classic codec. limit: in bytes, of a matched one. matched_to: the model whose
+    files set the limit.
+    """
+
+    path: str
+    kind: str
+    codec: str
+    load: tuple = ()
+    fingerprint: str = ""
+    setting: int | None = None
+    limit: int | None = None
+    matched_to: str = ""
+
+
+def reset_peak_memory():
+    """Starts a new measurement of the peak; returns what the figure will stand for.
+
+    Linux forgets a process's peak on request. Elsewhere the figure is the process's so far.
+    """
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+        return "operation"
+    except OSError:
+        return "process"
+
+
+def peak_memory():
+    """Largest resident memory in MiB since the reset: interpreter, libraries and weights too."""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+@functools.lru_cache(maxsize=1)
+def loaded_codec(load):
+    """The codec of a model, with everything that is set up on first use set up.
+
+    Args:
+      load: ("name", name or path), or ("checkpoint", prefix, family, filters).
+    """
+    import numpy as np
+
+    from codec import Codec
+
+    kind, *arguments = load
+    codec = Codec.load(*arguments) if kind == "name" else Codec.from_checkpoint(*arguments)
+    codec.decompress(codec.compress(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)))
+    return codec
+
+
+@functools.lru_cache(maxsize=16)
+def _warmed_up(load, shape):
+    """Runs the networks on a new image size once: TensorFlow's set-up is not the codec's time."""
+    import numpy as np
+
+    codec = loaded_codec(load)
+    codec.synthesise(codec.analyse(np.zeros(shape, np.uint8)), *shape[:2], len(shape) == 2)
+
+
+def _measure_model(task, pixels):
+    from coding import bitstream
+
+    _warmed_up(task.load, pixels.shape)
+    codec = loaded_codec(task.load)
+    height, width = pixels.shape[:2]
+    clock = time.perf_counter
+    scope = reset_peak_memory()
+    start = clock()
+    latents = codec.analyse(pixels)
+    analysed = clock()
+    data = codec.encode(latents, height, width, pixels.ndim == 2)
+    encoded = clock()
+    encode_peak = peak_memory()
+    reset_peak_memory()
+    begin = clock()
+    container = bitstream.unpack(data)
+    latents = codec.decode(container)
+    decoded = clock()
+    grey = container.mode == bitstream.GREY
+    restored = codec.synthesise(latents, container.height, container.width, grey)
+    end = clock()
+    return (
+        data,
+        restored,
+        {
+            "encode_seconds": encoded - start,
+            "encode_networks_seconds": analysed - start,
+            "encode_entropy_seconds": encoded - analysed,
+            "decode_seconds": end - begin,
+            "decode_entropy_seconds": decoded - begin,
+            "decode_networks_seconds": end - decoded,
+            "encode_peak_mib": encode_peak,
+            "decode_peak_mib": peak_memory(),
+            "peak_scope": scope,
+            "family": codec.family,
+            "filters": codec.num_filters,
+            "suffix": bitstream.EXTENSION,
+        },
+    )
+
+
+def _measure_classic(task, pixels):
+    fits = True
+    setting = task.setting
+    if task.kind == "matched":
+        _, setting, fits = evaluation_codecs.encode_within(task.codec, pixels, task.limit)
+    start = time.perf_counter()
+    data = evaluation_codecs.encode(task.codec, pixels, setting)
+    encoded = time.perf_counter()
+    restored = evaluation_codecs.decode(task.codec, data, pixels.ndim == 2)
+    end = time.perf_counter()
+    return (
+        data,
+        restored,
+        {
+            "encode_seconds": encoded - start,
+            "decode_seconds": end - encoded,
+            "setting": setting,
+            "fits": fits,
+            "library": evaluation_codecs.library_version(task.codec),
+            "suffix": evaluation_codecs.find(task.codec).suffix,
+        },
+    )
+
+
+def measure(task):
+    """One measurement.
+
+    Returns:
+      ``row``: dict of everything that was measured; ``data``: the file's bytes.
+    """
+    from pictures import metrics
+
+    pixels, notes = images.read_image(task.path)
+    run = _measure_model if task.kind == "model" else _measure_classic
+    data, restored, row = run(task, pixels)
+    height, width = pixels.shape[:2]
+    ms_ssim = metrics.ms_ssim(pixels, restored)
+    row.update(
+        width=width,
+        height=height,
+        mode="grey" if pixels.ndim == 2 else "RGB",
+        notes="; ".join(notes),
+        bytes=len(data),
+        bpp=8 * len(data) / (height * width),
+        psnr=metrics.psnr(pixels, restored),
+        ms_ssim=ms_ssim,
+        ms_ssim_db=None if ms_ssim is None else metrics.to_db(ms_ssim),
+    )
+    return row, data

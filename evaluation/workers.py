@@ -1,0 +1,257 @@
+"""Many measurements: worker processes, and a cache of their results.
+
+Every measurement is done in a worker process, so that threads can be limited and a crash costs one
+image. A result is kept under a hash of all that it depends on: the image's bytes, the model's
+fingerprint or the classic codec's options, the source of the code that measures, the versions of
+the libraries, the device, and the numbers of threads and processes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import tqdm
+
+from cli import commandline
+from errors import GlicError
+from evaluation import classics as evaluation_codecs
+from evaluation.measure import measure
+from pictures import images
+
+# What decides over a result, beside the inputs. A change of any file of these measures anew.
+_SOURCES = (
+    "*.py",
+    "coding/*.py",
+    "pictures/*.py",
+    "evaluation/classics.py",
+    "evaluation/measure.py",
+)
+_PACKAGES = ("tensorflow", "tensorflow-compression", "range-coder", "numpy", "pillow")
+CACHE = "cache"  # folder within the output folder
+_THREAD_VARIABLES = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+class RunError(GlicError):
+    """Measuring cannot go on; the message is one sentence for the user."""
+
+
+@functools.cache
+def source_hash():
+    """SHA-256 of the code that measures, hexadecimal."""
+    digest = hashlib.sha256()
+    for pattern in _SOURCES:
+        for path in sorted(commandline.ROOT.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _processor():
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def device():
+    """What the networks run on, in words."""
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(d).get("device_name", d.name)
+        for d in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join([*gpus, f"{_processor()}, {cores()} cores"])
+
+
+def cores():
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@functools.cache
+def versions():
+    """Versions of what takes part, in one line."""
+    parts = [f"Python {platform.python_version()}"]
+    return ", ".join(parts + [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES])
+
+
+@functools.lru_cache(maxsize=4096)
+def image_hash(path):
+    """SHA-256 of an image file's bytes, hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def cache_key(task, threads, jobs):
+    """Name under which the result of a task is kept."""
+    identity = {
+        "image": image_hash(task.path),
+        "kind": task.kind,
+        "source": source_hash(),
+        "versions": versions(),
+        "device": device(),
+        "threads": threads,
+        "jobs": jobs,
+    }
+    if task.kind == "model":
+        identity["fingerprint"] = task.fingerprint
+    else:
+        codec = evaluation_codecs.find(task.codec)
+        identity["codec"] = [task.codec, evaluation_codecs.library_version(task.codec)]
+        identity["options"] = codec.options
+        identity["setting"], identity["limit"] = task.setting, task.limit
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _measure_and_keep(arguments):
+    """``measure`` for a worker: keeps the result in the cache, and returns (row, problem)."""
+    task, folder, key, conditions = arguments
+    try:
+        row, data = measure(task)
+        row.update(conditions)
+        file = folder / (key + row["suffix"])
+        images.atomic_write(file, data)
+        images.atomic_write(folder / f"{key}.json", json.dumps(row).encode())
+        return row, None
+    except commandline.EXPECTED_ERRORS as error:
+        return None, commandline.reason(error)
+
+
+class Workers:
+    """Worker processes that are started when there is something to do, and then kept.
+
+    Args:
+      jobs: number of processes.
+      threads: that each may use; None shares the cores out.
+    """
+
+    def __init__(self, jobs=1, threads=None):
+        self.jobs = jobs
+        self.threads = threads or max(1, cores() // jobs)
+        self._pool = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, work, items, title):
+        """Yields (index, ``work(item)``) for all items as they are done.
+
+        Args:
+          work: a module's function; items: its arguments, which must pickle.
+          title: of the progress bar.
+
+        Raises:
+          RunError: where a process dies.
+        """
+        if not items:
+            return
+        if not self._pool:
+            # A fork of a process with TensorFlow hangs.
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(self.jobs, context)
+        try:
+            with _environment(self.threads):  # processes start on the first calls of submit
+                futures = {self._pool.submit(work, item): i for i, item in enumerate(items)}
+            done = concurrent.futures.as_completed(futures)
+            for future in tqdm.tqdm(done, title, len(futures), unit="image", disable=None):
+                yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise RunError(
+                "A worker process died, which is mostly for want of memory: try --jobs 1 or "
+                "smaller images. What was measured is kept."
+            ) from None
+
+
+@contextlib.contextmanager
+def _environment(threads):
+    """Sets the thread limits that new processes inherit."""
+    old = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _cached(folder, key):
+    """The kept row, or None where there is none or it is damaged."""
+    try:
+        row = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
+        whole = (folder / (key + row["suffix"])).stat().st_size == row["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return row if whole else None
+
+
+def measure_all(tasks, folder, workers, title="measuring"):
+    """Rows of all tasks, from the cache where they are there.
+
+    Args:
+      tasks: list of ``evaluation_measure.Task``.
+      folder: of the cache, made if missing.
+      workers: ``Workers``.
+      title: of the progress bar.
+
+    Returns:
+      ``rows``: list of dicts in the tasks' order, without the failed ones; each has the task's
+      names and ``file``, the path of the coded file. ``problems``: list of (task, sentence).
+      ``fresh``: how many were measured in this call.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [cache_key(task, workers.threads, workers.jobs) for task in tasks]
+    found = [_cached(folder, key) for key in keys]
+    conditions = {
+        "device": device(),
+        "threads": workers.threads,
+        "jobs": workers.jobs,
+        "versions": versions(),
+    }
+    missing = [i for i, row in enumerate(found) if row is None]
+    items = [(tasks[i], folder, keys[i], conditions) for i in missing]
+    problems = []
+    for number, (row, problem) in workers.map(_measure_and_keep, items, title):
+        found[missing[number]] = row
+        if problem:
+            problems.append((tasks[missing[number]], problem))
+    rows = [_named(t, k, r, folder) for t, k, r in zip(tasks, keys, found) if r is not None]
+    return rows, problems, len(missing) - len(problems)
+
+
+def _named(task, key, row, folder):
+    """A kept row with the names that it goes by in this run."""
+    names = {
+        "path": task.path,
+        "image": Path(task.path).name,
+        "sha256": image_hash(task.path),
+        "kind": task.kind,
+        "codec": task.codec,
+        "fingerprint": task.fingerprint,
+        "matched_to": task.matched_to,
+        "file": str(folder / (key + row["suffix"])),
+    }
+    return {**names, **row}

@@ -1,0 +1,1 @@
+"""Better latents for one image (--effort), and the model that meets a target."""

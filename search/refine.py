@@ -1,0 +1,212 @@
+"""Refining the latents of one image: a better file from the same weights (encoder.py --effort).
+
+The analysis transform is trained for the average image. Given one image, gradient descent on its
+own rate-distortion loss finds better latents; the decoder does not notice. Yang, Bamler, Mandt:
+Improving Inference for Neural Image Compression (NeurIPS 2020, arXiv 2006.04240), section 3.2:
+stochastic Gumbel annealing. A latent between two integers is drawn to one of them, the nearer one
+more likely, by a relaxed sample whose temperature falls until it is as good as rounded.
+
+What differs from the paper: far fewer iterations, with larger steps. They have no time to average
+the full noise of the samples, so it is scaled down; without any, longer searches gained less than
+short ones. Adam's second moment is partly the mean over all latents: the step of one that hardly
+matters stays small, where Adam alone would move it as fast as the others. The loss counts the
+image's own pixels only, so that the padding becomes cheap, and the best rounded latents on the way
+are kept. Large images pass in tiles, see refine_graph.py.
+"""
+
+import collections
+import math
+
+import numpy as np
+
+from errors import GlicError
+from pictures import metrics
+from search.latent_loss import LatentLoss
+
+# Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
+ITERATIONS = (0, 4, 10, 20, 30, 45, 70, 100, 150, 240)
+NOISE = 0.25  # scale of the samples' noise; 1 would be the paper's
+# The learning rate, in quantisation steps, falls by FALL to the end. Searches of more than
+# RATE_ITERATIONS begin lower.
+RATE, RATE_ITERATIONS, RATE_POWER = 0.1, 30, 0.35
+FALL = 7
+OWN_SHARE = 0.5  # of a latent's own gradient in its second moment
+SEED = 1  # of the samples: the same image gives the same file
+TEMPERATURE_START, TEMPERATURE_END = 0.5, 0.1
+BETAS, EPSILON = (0.9, 0.99), 1e-12
+CHECK_EVERY = 20  # iterations between measurements of the rounded latents
+EDGE = 1e-5  # keeps atanh and its slope finite
+
+Refined = collections.namedtuple("Refined", "latents data gain interrupted")
+
+
+class RefineError(GlicError):
+    """An image or a model for which refinement is not possible."""
+
+
+def soft_rounding(values, temperature, noise=0.0):
+    """A relaxed sample between floor and ceiling, and its slope; arrays like values.
+
+    ``noise`` is the difference of two Gumbel variables, which is logistic, or a part of it.
+    """
+    floor = np.floor(values)
+    offset = np.clip(values - floor, EDGE, 1 - EDGE)
+    scale = np.float32(1 / temperature**2)  # of the preference, and of the relaxed sample
+    preference = (np.arctanh(offset) - np.arctanh(1 - offset)) * scale
+    preference += noise / np.float32(temperature)
+    share = 1 / (1 + np.exp(-np.clip(preference, -30, 30)))
+    slope = (1 / (1 - offset**2) + 1 / (1 - (1 - offset) ** 2)) * scale
+    return floor + share, share * (1 - share) * slope
+
+
+class Descent:
+    """Adam (Kingma and Ba, ICLR 2015) with a second moment that leans on the mean of its array.
+
+    Args:
+      arrays: list of NumPy arrays, which change in place.
+      own_share: part of an element's own gradient in its second moment; the rest is the mean's.
+    """
+
+    def __init__(self, arrays, own_share):
+        self._arrays, self._own_share = arrays, np.float32(own_share)
+        self._means = [np.zeros_like(a) for a in arrays]
+        self._squares = [np.zeros_like(a) for a in arrays]
+        self._step = 0
+
+    def step(self, gradients, rate):
+        """One update with the learning rate ``rate``."""
+        self._step += 1
+        first, second = BETAS
+        state = zip(self._arrays, gradients, self._means, self._squares)
+        for array, gradient, mean, square in state:
+            mean += (1 - first) * (gradient - mean)
+            own = np.square(gradient)
+            typical = np.float32(np.mean(own, dtype=np.float64))
+            square += (1 - second) * (typical + self._own_share * (own - typical) - square)
+            root = np.sqrt(square / np.float32(1 - second**self._step)) + np.float32(EPSILON)
+            array -= np.float32(rate / (1 - first**self._step)) * mean / root
+
+
+class Refiner:
+    """Refines latents with one codec; builds its graph once.
+
+    Args:
+      codec: ``codec.Codec``.
+      lmbda: weight of the distortion, as in training.
+      metric: "mse" (on the 0 to 255 scale) or "ms-ssim" (1 - MS-SSIM).
+
+    Raises:
+      RefineError: for a lambda or metric that is not known.
+    """
+
+    def __init__(self, codec, lmbda, metric="mse"):
+        if metric not in ("mse", "ms-ssim"):
+            raise RefineError(f"Metric mse or ms-ssim expected, got {metric}.")
+        if not lmbda or not lmbda > 0:
+            raise RefineError(
+                f"A positive lambda expected, got {lmbda}: refinement needs the weight of the "
+                "distortion that the model was trained with."
+            )
+        self._codec, self._lmbda, self._metric = codec, lmbda, metric
+        self._loss = LatentLoss(codec, lmbda, metric)
+
+    def search(self, pixels, iterations, progress=None):
+        """Gradient descent from the analysis transform's latents.
+
+        Args:
+          pixels: uint8 (H, W, 3), or grey (H, W).
+          iterations: number of steps.
+          progress: called with the relaxed loss after each of them, or None.
+
+        Returns:
+          ``Latents`` (the best rounded ones by the float model's loss) and whether Ctrl-C ended
+          the search early; the latents so far are then measured too.
+        """
+        y, z = self._codec.transform(pixels)
+        best_loss, best = math.inf, self._codec.quantise(y, z)
+        z -= self._codec.medians
+        interrupted = False
+        start = RATE * min(1, RATE_ITERATIONS / iterations) ** RATE_POWER
+        descent = Descent([y, z], OWN_SHARE)
+        random = np.random.default_rng(SEED)
+        try:
+            for i in range(iterations):
+                if i and i % CHECK_EVERY == 0:
+                    best_loss, best = self._better(pixels, y, z, best_loss, best)
+                done = i / max(1, iterations - 1)
+                temperature = _falling(TEMPERATURE_START, TEMPERATURE_END, done)
+                (y_soft, y_slope), (z_soft, z_slope) = (
+                    soft_rounding(v, temperature, NOISE * _logistic(random, v.shape))
+                    for v in (y, z)
+                )
+                loss, (y_gradient, z_gradient) = self._loss.gradients(pixels, y_soft, z_soft)
+                rate = _falling(start, start / FALL, done)
+                descent.step([y_gradient * y_slope, z_gradient * z_slope], rate)
+                if progress:
+                    progress(loss)
+        except KeyboardInterrupt:
+            interrupted = True
+        _, best = self._better(pixels, y, z, best_loss, best)
+        return best, interrupted
+
+    def _better(self, pixels, y, z, best_loss, best):
+        """The loss and ``Latents`` of y and z rounded, or those that are given if less."""
+        y_hat, z_symbols = np.rint(y), np.rint(z)
+        loss = self._loss.loss(pixels, y_hat, z_symbols)
+        if loss >= best_loss:
+            return best_loss, best
+        return loss, type(best)(y_hat.astype(np.int32), z_symbols.astype(np.int32))
+
+    def compress(self, pixels, level, progress=None):
+        """The better of the plain and the refined file, by real bytes and decoded pixels.
+
+        Args:
+          pixels: uint8 (H, W, 3), or grey (H, W).
+          level: 0 to 9, see ``ITERATIONS``.
+          progress: see ``search``.
+
+        Returns:
+          ``Refined``: ``latents`` and ``data`` (bytes of the file) of the better one; ``gain``, by
+          which share its rate + lambda * distortion lies under the plain one's (0 where the plain
+          one is better); ``interrupted``.
+
+        Raises:
+          RefineError: for an image that is too small for MS-SSIM.
+        """
+        height, width = pixels.shape[:2]
+        if self._metric == "ms-ssim" and min(height, width) < metrics.MS_SSIM_MIN_SIDE:
+            raise RefineError(
+                f"Refinement for MS-SSIM needs sides of {metrics.MS_SSIM_MIN_SIDE} pixels, got "
+                f"{width}x{height}: leave --effort out for this one."
+            )
+        plain = self._codec.analyse(pixels)
+        data = self._codec.encode(plain, height, width, pixels.ndim == 2)
+        if not ITERATIONS[level]:
+            return Refined(plain, data, 0.0, False)
+        refined, interrupted = self.search(pixels, ITERATIONS[level], progress)
+        refined_data = self._codec.encode(refined, height, width, pixels.ndim == 2)
+        before, after = self._cost(pixels, plain, data), self._cost(pixels, refined, refined_data)
+        if after >= before:
+            return Refined(plain, data, 0.0, interrupted)
+        return Refined(refined, refined_data, 1 - after / before, interrupted)
+
+    def _cost(self, pixels, latents, data):
+        """bpp + lambda * distortion of a file as it will be restored."""
+        height, width = pixels.shape[:2]
+        restored = self._codec.synthesise(latents, height, width, pixels.ndim == 2)
+        if self._metric == "mse":
+            distortion = metrics.mse(pixels, restored)
+        else:
+            distortion = 1 - metrics.ms_ssim(pixels, restored)
+        return 8 * len(data) / (height * width) + self._lmbda * distortion
+
+
+def _logistic(random, shape):
+    """Logistic noise, float32, from a ``numpy.random.Generator``."""
+    uniform = np.clip(random.random(shape, np.float32), EDGE, 1 - EDGE)
+    return np.log(uniform) - np.log1p(-uniform)
+
+
+def _falling(start, end, done):
+    """From ``start`` to ``end`` by a constant factor as ``done`` goes from 0 to 1."""
+    return start * (end / start) ** done

@@ -1,0 +1,285 @@
+"""Choosing a model for each image: encoder.py --target-bpp and --target-psnr.
+
+Models trained with a larger lambda make larger files of better quality. For one image a bisection
+over the candidates' lambdas therefore finds, with few of them tried, what trying all would find.
+
+Whatever the models: a file that is chosen meets the target, by its real bytes or its decoded 8-bit
+pixels, and an image is refused only after every candidate was tried. That the choice is also the
+best of all candidates rests on file size and PSNR rising with lambda on that image; candidates of
+one lambda are always tried together, since nothing is known of their order.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from cli import commandline
+from errors import GlicError
+
+# Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 4.3 measured at 64
+# filters, 3.3 at 128.
+CODEC_COPIES = 4.5
+
+
+class TargetError(GlicError):
+    """A target that no candidate meets, or candidates between which nothing can be chosen."""
+
+
+class Target(NamedTuple):
+    """What a file must meet.
+
+    kind: "bpp", a limit on the whole file's bits per pixel, or "psnr", the least dB of what the
+    decoder restores. value: the number.
+    """
+
+    kind: str
+    value: float
+
+    def __str__(self):
+        if self.kind == "bpp":
+            return f"at most {self.value:g} bpp"
+        return f"at least {self.value:g} dB PSNR"
+
+
+def add_options(parser):
+    """Adds --target-bpp and --target-psnr."""
+    group = parser.add_argument_group(
+        "a model for each image",
+        "Chooses among the models in models/ that were trained for MSE, or among those\n"
+        "that --model names, and states the choice in the image's line. Of five lambdas,\n"
+        "two or three are tried. Every file meets the target; an image for which none\n"
+        "does is refused, after all were tried. With --effort the refined files are\n"
+        "compared, which takes its time for each model tried.",
+    )
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--target-bpp",
+        type=float,
+        metavar="X",
+        help="the file nearest to X bits per pixel that does not exceed them, by its whole size",
+    )
+    either.add_argument(
+        "--target-psnr",
+        type=float,
+        metavar="X",
+        help="the smallest file whose decoded 8-bit pixels have a PSNR of at least X dB",
+    )
+
+
+def of_options(args):
+    """The ``Target`` that an encoder's options name, or None.
+
+    Raises:
+      commandline.UsageError: for a value that means nothing, or other options that contradict it.
+    """
+    kind = "psnr" if args.target_bpp is None else "bpp"
+    value = args.target_psnr if args.target_bpp is None else args.target_bpp
+    if value is None:
+        return None
+    name = f"--target-{kind}"
+    if not (math.isfinite(value) and value > 0):
+        raise commandline.UsageError(f"{name} needs a positive number, got {value}.")
+    if any(v is not None for v in (args.checkpoint, args.family, args.num_filters)):
+        raise commandline.UsageError(
+            f"{name} chooses among model folders: leave out --checkpoint, --family and "
+            "--num-filters, or the target."
+        )
+    if args.lmbda is not None:
+        raise commandline.UsageError(
+            f"{name} takes each model's own lambda: leave out --lmbda, or the target."
+        )
+    if kind == "psnr" and args.no_metrics:
+        raise commandline.UsageError(
+            f"{name} measures the PSNR of every file: leave out --no-metrics, or the target."
+        )
+    return Target(kind, value)
+
+
+class Candidate(NamedTuple):
+    """A model folder to choose from: its path, its lambda, and the bytes of its weights."""
+
+    folder: Path
+    lmbda: float
+    size: int
+
+
+class Attempt(NamedTuple):
+    """One candidate's file of an image: its name, bpp, PSNR in dB (None where not asked for)."""
+
+    name: str
+    bpp: float
+    psnr: float | None
+
+
+def candidates(names=None, models_dir=None):
+    """The models to choose from, by rising lambda.
+
+    Args:
+      names: folders in ``models_dir`` or paths of such, trained for one metric; None takes all
+        folders of ``models_dir`` that were trained for MSE.
+      models_dir: where models lie; None stands for ``models.MODELS_DIR``.
+
+    Returns:
+      List of ``Candidate``.
+
+    Raises:
+      models.ModelError: for a model that is missing or damaged.
+      TargetError: for models that cannot be ordered, and where there is none.
+    """
+    from coding import models
+
+    models_dir = models_dir or models.MODELS_DIR
+    folders = [models.folder_of(n, models_dir) for n in names or models.available(models_dir)]
+    if len({folder.name for folder in folders}) < len(folders):
+        raise TargetError(f"Models of different names expected, got {', '.join(map(str, names))}.")
+    configs = {folder: models.read_config(folder) for folder in folders}
+    if names is None:
+        configs = {f: c for f, c in configs.items() if c.get("metric") == "mse" and _lmbda(c)}
+        if not configs:
+            raise TargetError(
+                f"No model in {models_dir} was trained for MSE: name some by --model."
+            )
+    for folder, config in configs.items():
+        if not _lmbda(config):
+            raise TargetError(
+                f"Model {folder.name} cannot be chosen by a target: its {models.CONFIG_NAME} does "
+                "not state the lambda it was trained with."
+            )
+    trained_for = sorted({str(config.get("metric", "mse")) for config in configs.values()})
+    if len(trained_for) > 1:
+        raise TargetError(
+            "Models trained for one metric expected, as their lambdas order them, got "
+            f"{' and '.join(trained_for)}."
+        )
+    found = [Candidate(f, _lmbda(c), _bytes_of(f)) for f, c in configs.items()]
+    return sorted(found, key=lambda c: (c.lmbda, c.folder.name))
+
+
+def _lmbda(config):
+    """A configuration's lambda, or None where it has none that could be."""
+    value = config.get("lmbda")
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if usable and 0 < value < math.inf else None
+
+
+def _bytes_of(folder):
+    from coding import models
+
+    return sum(p.stat().st_size for p in folder.glob(f"{models.CHECKPOINT_PREFIX}.data-*"))
+
+
+def memory_left(budget, chosen_from, candidate):
+    """What a candidate's codec may take of a process's budget when all are loaded, in bytes."""
+    others = sum(c.size for c in chosen_from) - candidate.size
+    return budget - int(CODEC_COPIES * others)
+
+
+class Chooser:
+    """Codes each image with the candidate that suits a target.
+
+    Args:
+      target: ``Target``.
+      chosen_from: list of ``Candidate``, from ``candidates``.
+      load: maps a ``Candidate`` to a function of (path, pixels) that returns an encoder's
+        ``Coded``; called when a candidate is first tried, and its result is kept.
+    """
+
+    def __init__(self, target, chosen_from, load):
+        self.target = target
+        self._load, self._coders = load, {}
+        self._steps = []  # candidates of one lambda, by rising lambda
+        for candidate in chosen_from:
+            if not self._steps or self._steps[-1][0].lmbda != candidate.lmbda:
+                self._steps.append([])
+            self._steps[-1].append(candidate)
+
+    def __str__(self):
+        names = ", ".join(c.folder.name for step in self._steps for c in step)
+        return f"{names}: {self.target}"
+
+    def __call__(self, path, pixels):
+        """The chosen candidate's ``Coded`` of an image.
+
+        For a rate, that is the largest file tried that is within it; for a PSNR, the smallest
+        tried that reaches it.
+
+        Args:
+          path: of the image, for a progress bar.
+          pixels: uint8 (H, W, 3), or grey (H, W).
+
+        Raises:
+          TargetError: where no candidate meets the target; it states the nearest value.
+          KeyboardInterrupt: where Ctrl-C ended the search for better latents of one.
+        """
+        search = _Search(self.target, path, pixels)
+        low, high = 0, len(self._steps)
+        untried = list(range(high))
+        while low < high:
+            middle = (low + high) // 2
+            untried.remove(middle)
+            met = self._try(search, self._steps[middle])
+            # The best rate is the last that is within the limit, the best quality the first.
+            if met == (self.target.kind == "bpp"):
+                low = middle + 1
+            else:
+                high = middle
+        while untried and search.best is None:
+            self._try(search, self._steps[untried.pop(0)])
+        if search.best is None:
+            raise search.refusal()
+        return search.best
+
+    def _try(self, search, step):
+        """Tries all candidates of a step; returns whether one meets the target."""
+        for candidate in step:
+            if candidate not in self._coders:
+                self._coders[candidate] = self._load(candidate)
+        # A list: each candidate counts, not only the first that meets the target.
+        return any([search.attempt(c.folder.name, self._coders[c]) for c in step])
+
+
+class _Search:
+    """What was tried for one image. Only the best file so far is kept, for large images."""
+
+    def __init__(self, target, path, pixels):
+        self._target, self._path, self._pixels = target, path, pixels
+        self._attempts = []
+        self._best_bpp = None
+        self.best = None
+
+    def attempt(self, name, code):
+        """Codes the image with one candidate; returns whether its file meets the target."""
+        from pictures import metrics
+
+        coded = code(self._path, self._pixels)
+        if coded.interrupted:
+            raise KeyboardInterrupt
+        height, width = self._pixels.shape[:2]
+        bpp, psnr = 8 * len(coded.data) / (height * width), None
+        met = bpp <= self._target.value
+        if self._target.kind == "psnr":
+            grey = self._pixels.ndim == 2
+            restored = coded.codec.synthesise(coded.latents, height, width, grey)
+            coded = coded._replace(restored=restored)
+            psnr = metrics.psnr(self._pixels, restored)
+            met = psnr >= self._target.value
+        self._attempts.append(Attempt(name, bpp, psnr))
+        if met and (self.best is None or self._is_better(bpp)):
+            self.best, self._best_bpp = coded, bpp
+        return met
+
+    def _is_better(self, bpp):
+        return bpp > self._best_bpp if self._target.kind == "bpp" else bpp < self._best_bpp
+
+    def refusal(self):
+        """The ``TargetError`` of an image for which every candidate failed."""
+        # Rounded so that the figure as printed can be met.
+        if self._target.kind == "bpp":
+            nearest = min(self._attempts, key=lambda a: a.bpp)
+            value = f"the smallest has {math.ceil(nearest.bpp * 1e4) / 1e4:.4f} bpp"
+        else:
+            nearest = max(self._attempts, key=lambda a: a.psnr)
+            value = f"the best has {math.floor(nearest.psnr * 1e3) / 1e3:.3f} dB"
+        return TargetError(f"no model makes a file of {self._target}: {value} ({nearest.name})")

@@ -1,0 +1,108 @@
+"""Streams of every format version decode for ever, with two independent decoders."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import reference_decoder
+from conftest import FAMILIES
+from make_golden import GOLDEN, MANIFEST, latents_sha256
+from PIL import Image
+from range_coder import RangeDecoder, RangeEncoder
+
+from codec import Latents
+from coding import bitstream
+
+STREAMS = json.loads(MANIFEST.read_text(encoding="utf-8"))
+# The plain decoder takes a second per stream of gllmm; these few show every path.
+QUICK = ["gmm-1x1-grey", "gmm-63x65", "gmm-escapes", "gmm-all-zero", "gllmm-black"]
+
+
+def test_every_case_of_both_families_is_kept():
+    cases = {f: {n.split("-", 1)[1] for n, e in STREAMS.items() if e["family"] == f}
+             for f in FAMILIES}  # fmt: skip
+    assert cases["gmm"] == cases["gllmm"] and len(cases["gmm"]) == 11
+    assert {p.stem for p in GOLDEN.glob("*.glic")} == set(STREAMS)
+
+
+def kept_pixels(name):
+    """The picture of a stream, which its hash in the manifest protects."""
+    pixels = np.asarray(Image.open(GOLDEN / f"{name}.png"))
+    assert hashlib.sha256(pixels.tobytes()).hexdigest() == STREAMS[name]["pixels_sha256"]
+    return pixels
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream_decodes_to_its_latents_and_pixels(codecs, name):
+    entry = STREAMS[name]
+    data = (GOLDEN / f"{name}.glic").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entry["file_sha256"]
+    codec = codecs[entry["family"]]
+    container = bitstream.unpack(data)
+    assert (container.height, container.width) == (entry["height"], entry["width"])
+    assert bitstream.MODES[container.mode] == entry["mode"]
+    latents = codec.decode(container)
+    assert latents_sha256(latents) == entry["latents_sha256"]
+    grey = container.mode == bitstream.GREY
+    again = codec.encode(latents, container.height, container.width, grey)
+    assert again == data  # the writer is as frozen as the reader
+    if entry["pixels"]:
+        expected = kept_pixels(name)
+        pixels = codec.synthesise(latents, container.height, container.width, grey)
+        assert pixels.shape == expected.shape
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def check_reference_decoder(codecs, name):
+    entry = STREAMS[name]
+    codec = codecs[entry["family"]]
+    data = (GOLDEN / f"{name}.glic").read_bytes()
+    weights = codec.model.weights
+    y_hat, z = reference_decoder.decode(data, weights, codec.family)
+    assert latents_sha256(Latents(y_hat, z)) == entry["latents_sha256"]
+    if entry["pixels"]:
+        expected = kept_pixels(name)
+        pixels = reference_decoder.decode_pixels(data, y_hat, weights, codec.family)
+        assert pixels.shape == expected.shape and pixels.dtype == np.uint8
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_reference_decoder_agrees(codecs, name):
+    check_reference_decoder(codecs, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(STREAMS) - set(QUICK)))
+def test_reference_decoder_agrees_on_all(codecs, name):
+    check_reference_decoder(codecs, name)
+
+
+def random_table(rng):
+    total = int(rng.choice([2, 3, 1000, 65536, 65536]))
+    inner = rng.choice(np.arange(1, total), min(total - 1, int(rng.integers(1, 12))), False)
+    return [0, *sorted(inner.tolist()), total]
+
+
+def test_reference_range_decoder_is_range_coder(tmp_path):
+    """On what the library wrote, and on bytes that nobody wrote, to far behind their end."""
+    rng = np.random.default_rng(0)
+    path = str(tmp_path / "coded")
+    for _ in range(300):
+        tables = [random_table(rng) for _ in range(int(rng.integers(0, 60)))]
+        symbols = [int(rng.integers(len(t) - 1)) for t in tables]
+        encoder = RangeEncoder(path)
+        for table, symbol in zip(tables, symbols):
+            encoder.encode([symbol], table)
+        encoder.close()
+        with open(path, "rb") as file:
+            ours = reference_decoder.RangeDecoder(file.read())
+        assert [ours.decode(t) for t in tables] == symbols
+        assert ours.at <= len(ours.data) + 3
+        data = rng.integers(0, 256, int(rng.integers(0, 12))).astype(np.uint8).tobytes()
+        with open(path, "wb") as file:
+            file.write(data)
+        theirs, ours = RangeDecoder(path), reference_decoder.RangeDecoder(data)
+        assert [ours.decode(t) for t in tables] == [theirs.decode(1, t)[0] for t in tables]
+        theirs.close()

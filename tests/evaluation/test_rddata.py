@@ -1,0 +1,98 @@
+"""The published and measured rate-distortion points: well formed, rising, and documented."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "RDdata"
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+REFERENCE_FILES = sorted([*FOLDER.glob("*_published.csv"), *FOLDER.glob("classic_*_measured.csv")])
+OWN_FILES = sorted(set(FOLDER.glob("*_measured.csv")) - set(REFERENCE_FILES))
+PUBLISHED_COLUMNS = ["bpp", "psnr_db", "ms_ssim", "ms_ssim_db"]
+
+
+def _columns(path):
+    """Columns by name; a column without any value is left out, half a column is an error."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        name: [float(value) for value in values]
+        for name, values in columns.items()
+        if any(value != "" for value in values)
+    }
+
+
+def _rises(values):
+    return all(a < b for a, b in zip(values, values[1:]))
+
+
+def test_both_papers_are_there():
+    names = {path.name for path in REFERENCE_FILES}
+    wanted = {f"{s}_{m}_published.csv" for s in ("cheng2020", "gllmm") for m in ("mse", "ms_ssim")}
+    assert wanted <= names
+
+
+@pytest.mark.parametrize("path", REFERENCE_FILES, ids=lambda path: path.stem)
+def test_points(path):
+    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    measured = path.name.endswith("_measured.csv")
+    assert header == (["setting"] if measured else []) + PUBLISHED_COLUMNS
+    columns = _columns(path)
+    assert len(columns["bpp"]) >= 4
+    for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
+        assert _rises(columns.get(name, [])), name
+    assert all(0 < value < 5 for value in columns["bpp"])
+    assert all(20 < value < 50 for value in columns["psnr_db"])
+    if measured:
+        assert set(columns) == {"setting", *PUBLISHED_COLUMNS}
+
+
+@pytest.mark.parametrize("path", REFERENCE_FILES, ids=lambda path: path.stem)
+def test_decibels_belong_to_the_linear_values(path):
+    columns = _columns(path)
+    for linear, db in zip(columns.get("ms_ssim", []), columns.get("ms_ssim_db", [])):
+        # Linear values are rounded to six digits, which matters more the nearer they are to 1.
+        assert -10 * math.log10(1 - linear) == pytest.approx(db, abs=1e-4 + 5e-6 / (1 - linear))
+
+
+def check_own(path):
+    """Asserts that a file of our models' points is as evaluate.py --rddata writes it."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert header == ["setting", *PUBLISHED_COLUMNS, "lmbda", "filters", "fingerprint"]
+    for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
+        assert _rises([float(row[name]) for row in rows]), name
+    for row in rows:
+        assert re.fullmatch(r"[0-9a-f]{16}", row["fingerprint"]) and int(row["filters"]) % 8 == 0
+        linear = float(row["ms_ssim"])
+        expected = pytest.approx(float(row["ms_ssim_db"]), abs=1e-4 + 5e-6 / (1 - linear))
+        assert -10 * math.log10(1 - linear) == expected
+    return rows
+
+
+def test_points_of_our_models():
+    for path in OWN_FILES:
+        for row in check_own(path):
+            config = FOLDER.parent / "models" / row["setting"] / "config.json"
+            assert json.loads(config.read_text())["fingerprint"] == row["fingerprint"], row
+
+
+def test_documents_show_these_points():
+    command = [sys.executable, "docs/make_results.py", "--check"]
+    result = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_readme_names_every_file_and_no_other():
+    documented = set(re.findall(r"`([^`*/]+\.csv)`", README))
+    assert documented == {path.name for path in FOLDER.glob("*.csv")}

@@ -1,0 +1,135 @@
+"""Refinement: never worse, usually better, an ordinary file, the same each time."""
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+from PIL import Image
+
+from coding import bitstream
+from search import latent_loss as refine_graph
+from search import refine
+
+
+def picture(height, width):
+    pixels = np.asarray(Image.open(REFERENCE / "image_128x192.png"))
+    return pixels[:height, :width]
+
+
+def cost(codec, pixels, data, lmbda):
+    restored = codec.decompress(data).astype(np.float64)
+    return 8 * len(data) / pixels[..., 0].size + lmbda * np.mean((restored - pixels) ** 2)
+
+
+@pytest.mark.parametrize("family", ["gmm", "gllmm"])
+def test_files_get_better_and_stay_ordinary(codecs, family):
+    codec, pixels = codecs[family], picture(64, 100)
+    refiner = refine.Refiner(codec, 0.001)
+    losses = []
+    result = refiner.compress(pixels, 3, losses.append)
+    assert len(losses) == refine.ITERATIONS[3]
+    plain = codec.compress(pixels)
+    before, after = (cost(codec, pixels, d, 0.001) for d in (plain, result.data))
+    assert result.gain > 0.01 and after == pytest.approx(before * (1 - result.gain), rel=0.01)
+    again = codec.decode(bitstream.unpack(result.data))
+    np.testing.assert_array_equal(again.y_hat, result.latents.y_hat)
+    assert refiner.compress(pixels, 3).data == result.data
+
+
+def test_level_0_is_the_plain_encoder(codecs):
+    pixels = picture(40, 33)
+    result = refine.Refiner(codecs["gmm"], 0.01).compress(pixels, 0)
+    assert (result.data, result.gain) == (codecs["gmm"].compress(pixels), 0)
+
+
+def test_a_search_that_fails_falls_back_to_the_plain_file(codecs, monkeypatch):
+    pixels = picture(64, 64)
+    refiner = refine.Refiner(codecs["gmm"], 0.001)
+    latents = codecs["gmm"].analyse(pixels)
+    worse = latents._replace(y_hat=latents.y_hat * 5)  # far out: costs many more bits
+    monkeypatch.setattr(refiner, "search", lambda *_: (worse, False))
+    result = refiner.compress(pixels, 1)
+    assert (result.data, result.gain) == (codecs["gmm"].compress(pixels), 0)
+
+
+def test_interrupting_keeps_the_best_so_far(codecs):
+    pixels = picture(64, 64)
+    calls = []
+
+    def progress(loss):
+        calls.append(loss)
+        if len(calls) == 15:
+            raise KeyboardInterrupt
+
+    result = refine.Refiner(codecs["gmm"], 0.001).compress(pixels, 4, progress)
+    assert result.interrupted and len(calls) == 15 and result.gain > 0
+
+
+def test_grey_and_ms_ssim(codecs):
+    pixels = np.tile(picture(128, 192), (2, 2, 1))[:170, :165, 1]
+    result = refine.Refiner(codecs["gmm"], 3.0, "ms-ssim").compress(pixels, 1)
+    assert codecs["gmm"].decompress(result.data).shape == pixels.shape
+
+
+@pytest.mark.parametrize("family", ["gmm", "gllmm"])
+def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
+    codec, pixels = codecs[family], np.tile(picture(128, 192), (3, 2, 1))
+    y, z = codec.transform(pixels)
+    z = z - codec.medians
+    graph = refine_graph.LatentLoss(codec, 0.001, "mse")
+    loss, whole = graph.gradients(pixels, y, z)
+    assert len(graph._tiles(y)) == 1
+    monkeypatch.setattr(codec, "memory_budget", 1)
+    monkeypatch.setattr(refine_graph, "SMALLEST_TILE", 192)
+    monkeypatch.setattr(refine_graph, "BORDER", 4)  # all that the networks reach
+    assert len(graph._tiles(y)) == 4
+    tiled_loss, tiled = graph.gradients(pixels, y, z)
+    assert tiled_loss == pytest.approx(loss, rel=1e-3)
+    assert graph.loss(pixels, y, z) == pytest.approx(loss, rel=0.01)
+    for a, b in zip(tiled, whole):
+        assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("metric,lmbda", [("mse", 0.001), ("ms-ssim", 3.0)])
+def test_tiled_search_gains_as_much(codecs, metric, lmbda, monkeypatch):
+    codec, pixels = codecs["gmm"], np.tile(picture(128, 192), (3, 2, 1))[:370, :333]
+    refiner = refine.Refiner(codec, lmbda, metric)
+    whole = refiner.compress(pixels, 2)
+    monkeypatch.setattr(codec, "memory_budget", 1)
+    monkeypatch.setattr(refine_graph, "SMALLEST_TILE", 192)
+    assert len(refiner._loss._tiles(codec.transform(pixels)[0])) == 4
+    tiled = refiner.compress(pixels, 2)
+    assert tiled.gain > 0.8 * whole.gain > 0
+
+
+def test_searches_repeat_and_are_noisy(codecs, monkeypatch):
+    pixels = picture(64, 100)
+    refiner = refine.Refiner(codecs["gmm"], 0.001)
+    first, second = (refiner.compress(pixels, 2) for _ in range(2))
+    assert first.gain > 0 and first.data == second.data
+    monkeypatch.setattr(refine, "SEED", 2)
+    assert refiner.compress(pixels, 2).data != first.data
+
+
+def test_soft_rounding_hardens_and_has_the_slope_it_says():
+    values = np.array([-1.7, -0.4, 0.2, 0.45, 3.6], np.float64)
+    soft, slope = refine.soft_rounding(values, 0.5)
+    step = 1e-5
+    change = (
+        refine.soft_rounding(values + step, 0.5)[0] - refine.soft_rounding(values - step, 0.5)[0]
+    )
+    np.testing.assert_allclose(change / (2 * step), slope, rtol=1e-4)
+    hard = refine.soft_rounding(values, 0.1)[0]
+    assert np.abs(hard - np.rint(values)).max() < 0.01 < np.abs(soft - np.rint(values)).max()
+
+
+@pytest.mark.parametrize(
+    "lmbda,metric,shape,words",
+    [
+        (None, "mse", (64, 64, 3), "positive lambda expected"),
+        (0.01, "ssim", (64, 64, 3), "mse or ms-ssim expected"),
+        (3.0, "ms-ssim", (160, 200, 3), "sides of 161"),
+    ],
+)
+def test_what_cannot_be_refined_is_refused(codecs, lmbda, metric, shape, words):
+    with pytest.raises(refine.RefineError, match=words):
+        refine.Refiner(codecs["gmm"], lmbda, metric).compress(np.zeros(shape, np.uint8), 1)

@@ -1,0 +1,387 @@
+"""encoder.py --target-bpp and --target-psnr: what is chosen, what is refused, what is written."""
+
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
+from PIL import Image
+
+import encoder
+from cli import commandline
+from codec import Codec
+from coding import bitstream, models
+from pictures import images, metrics
+from search import refine, targets
+
+LINE = re.compile(r"photo.png +100x80 +([\d.]+) bpp(?:  PSNR +([\d.]+) dB)?.* s  (\S+)")
+# Names of models made here: scale of the latents, level of the pixels, lambda.
+TINY = {"tiny-1": (0.3, 0.1, 0.001), "tiny-2": (1.0, 0.3, 0.002), "tiny-3": (3.0, 0.5, 0.004)}
+PIXELS = np.zeros((8, 10, 3), np.uint8)
+
+
+# --- The search, on sizes and qualities made up ------------------------------------------------
+
+
+class FakeCodec:
+    """Restores a black picture with a given PSNR, within half a dB."""
+
+    def __init__(self, psnr):
+        self.error = round(255 / 10 ** (psnr / 20))
+
+    def synthesise(self, latents, height, width, grey):
+        return np.full((height, width, 3), self.error, np.uint8)
+
+
+def chooser_of(target, files, interrupted=False):
+    """A ``Chooser`` of (lambda, bytes, PSNR) triples, and the list of the names that it tries."""
+    tried = []
+    found = [targets.Candidate(Path(f"m{i}"), lmbda, 0) for i, (lmbda, _, _) in enumerate(files)]
+
+    def load(candidate):
+        number = found.index(candidate)
+        _, size, psnr = files[number]
+
+        def code(path, pixels):
+            tried.append(number)
+            data = bytes([number]) * size
+            return encoder.Coded(FakeCodec(psnr), None, data, (), interrupted, None)
+
+        return code
+
+    return targets.Chooser(targets.Target(*target), found, load), tried
+
+
+def full_search(target, files):
+    """The number that trying all finds, or None."""
+    kind, value = target
+    if kind == "bpp":
+        fitting = [(size, i) for i, (_, size, _) in enumerate(files) if 8 * size <= value * 80]
+        return max(fitting)[1] if fitting else None
+    reaching = [(size, i) for i, (_, size, psnr) in enumerate(files) if psnr > value]
+    return min(reaching)[1] if reaching else None
+
+
+# Two models share a lambda, and the one that comes first by name is larger and better.
+RISING = [(1, 10, 20), (2, 20, 22), (3, 33, 26), (3, 31, 25), (4, 40, 30), (5, 50, 31), (6, 60, 33)]
+
+
+@pytest.mark.parametrize("count", range(1, len(RISING) + 1))
+@pytest.mark.parametrize("kind", ["bpp", "psnr"])
+def test_the_bisection_finds_what_trying_all_finds(kind, count):
+    files = RISING[:count]
+    sizes = [size + step for _, size, _ in RISING for step in (-1, 0, 1)]
+    values = [size / 10 for size in sizes] if kind == "bpp" else np.arange(18.5, 35)
+    for value in values:
+        chooser, tried = chooser_of((kind, value), files)
+        expected = full_search((kind, value), files)
+        if expected is None:
+            with pytest.raises(targets.TargetError):
+                chooser("a.png", PIXELS)
+            assert sorted(tried) == list(range(count))
+        else:
+            assert chooser("a.png", PIXELS).data[0] == expected
+            assert len(tried) == len(set(tried)) <= 4
+
+
+def test_of_five_models_two_or_three_are_tried():
+    files = [(i, 10 * i, 20 + i) for i in range(1, 6)]
+    counts = set()
+    for value in (1, 2, 3, 4, 5):
+        chooser, tried = chooser_of(("bpp", value), files)
+        chooser("a.png", PIXELS)
+        counts.add(len(tried))
+    assert counts == {2, 3}
+
+
+def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
+    for sizes in itertools.permutations([10, 20, 30, 40]):
+        files = [(i, size, 20 + size / 10) for i, size in enumerate(sizes, 1)]
+        for value in (0.5, 1, 2.5, 4):
+            chooser, _ = chooser_of(("bpp", value), files)
+            if value < 1:
+                with pytest.raises(targets.TargetError):
+                    chooser("a.png", PIXELS)
+            else:
+                assert 8 * len(chooser("a.png", PIXELS).data) <= value * 80
+        chooser, _ = chooser_of(("psnr", 23.5), files)
+        assert len(chooser("a.png", PIXELS).data) == 40
+
+
+def test_a_refusal_states_the_nearest_value():
+    chooser, _ = chooser_of(("bpp", 0.9), RISING)
+    words = r"no model makes a file of at most 0.9 bpp: the smallest has 1.0000 bpp \(m0\)"
+    with pytest.raises(targets.TargetError, match=words):
+        chooser("a.png", PIXELS)
+    chooser, _ = chooser_of(("psnr", 40), RISING)
+    words = r"of at least 40 dB PSNR: the best has 32.567 dB \(m6\)"  # 32.5678
+    with pytest.raises(targets.TargetError, match=words):
+        chooser("a.png", PIXELS)
+
+
+def test_ctrl_c_in_a_search_for_better_latents_writes_nothing(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    chooser, tried = chooser_of(("bpp", 9), RISING, interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode_file(chooser, tmp_path / "a.png", tmp_path / "a.glic", False)
+    assert len(tried) == 1 and not (tmp_path / "a.glic").exists()
+
+
+def test_models_are_loaded_when_tried_and_kept():
+    loaded = []
+    chooser, _ = chooser_of(("bpp", 9), RISING)
+    load = chooser._load
+    chooser._load = lambda c: loaded.append(c.folder.name) or load(c)
+    for _ in range(3):
+        chooser("a.png", PIXELS)
+    assert loaded == ["m4", "m6"]
+
+
+def test_codecs_leave_memory_to_the_others():
+    found = [targets.Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
+    left = [targets.memory_left(10_000, found, c) for c in found]
+    assert left == [10_000 - 2250, 10_000 - 1800, 10_000 - 1350]
+
+
+# --- Model folders -----------------------------------------------------------------------------
+
+
+def write_model(folder, weights, **config):
+    """Writes a gmm model folder."""
+    folder.mkdir(parents=True)
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / models.CHECKPOINT_PREFIX),
+        tensor_names=list(weights),
+        shape_and_slices=[""] * len(weights),
+        tensors=list(weights.values()),
+    )
+    fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm").hex()
+    config = {"family": "gmm", "num_filters": NUM_FILTERS, "fingerprint": fingerprint, **config}
+    (folder / models.CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory):
+    """Folder of three models, from the golden one: tiny-1 writes the smallest and worst files."""
+    folder = tmp_path_factory.mktemp("models")
+    golden = models.read_weights(checkpoint_of("gmm"), NUM_FILTERS, "gmm")
+    for name, (scale, level, lmbda) in TINY.items():
+        weights = dict(golden)
+        weights["analysis/Block_3_layer_2/signal_conv2d/kernel_rdft"] = (
+            scale * golden["analysis/Block_3_layer_2/signal_conv2d/kernel_rdft"]
+        )
+        # Random networks restore noise; a plain grey is nearer to a picture.
+        last = "synthesis/Block_3_layer_2/signal_conv2d/"
+        weights[last + "kernel_rdft"] = 0 * golden[last + "kernel_rdft"]
+        weights[last + "bias"] = 0 * golden[last + "bias"] + np.float32(level)
+        write_model(folder / name, weights, lmbda=lmbda, metric="mse")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_codecs(tiny_models):
+    """Codecs of them, by name."""
+    return {name: Codec.load(tiny_models / name) for name in TINY}
+
+
+def make_config(folder, **config):
+    """A model folder of which only the configuration is ever read."""
+    folder.mkdir(parents=True)
+    config = {"family": "gmm", "num_filters": 8, "fingerprint": "0" * 16, **config}
+    (folder / models.CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_candidates_are_those_trained_for_mse_by_rising_lambda(tmp_path, tiny_models):
+    make_config(tmp_path / "c", lmbda=0.01, metric="mse")
+    make_config(tmp_path / "b", lmbda=0.03, metric="mse")
+    make_config(tmp_path / "a", lmbda=0.02, metric="mse")
+    make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
+    make_config(tmp_path / "unknown")
+    make_config(tmp_path / "odd", lmbda="much", metric="mse")
+    found = targets.candidates(models_dir=tmp_path)
+    assert [c.folder.name for c in found] == ["c", "a", "b"] and found[0].size == 0
+    named = targets.candidates(["similar", tiny_models / "tiny-1"][:1], tmp_path)
+    assert [c.folder.name for c in named] == ["similar"]
+    (tiny,) = targets.candidates([tiny_models / "tiny-1"], tmp_path)
+    assert tiny.size == (tiny.folder / "model.data-00000-of-00001").stat().st_size
+
+
+def test_the_shipped_models_can_be_chosen_from():
+    assert commandline.DEFAULT_MODEL in [c.folder.name for c in targets.candidates()]
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        (["a", "similar"], "one metric expected"),
+        (["a", "a"], "different names expected, got a, a"),
+        (["unknown"], "unknown cannot be chosen by a target"),
+        (["none"], "No model named none"),
+        (["broken"], "cannot be used"),
+    ],
+)
+def test_candidates_that_are_refused(tmp_path, names, words):
+    make_config(tmp_path / "a", lmbda=0.02, metric="mse")
+    make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
+    make_config(tmp_path / "unknown")
+    make_config(tmp_path / "broken", num_filters="many")
+    with pytest.raises(ValueError, match=words):
+        targets.candidates(names, tmp_path)
+
+
+def test_a_folder_without_models_for_mse_is_refused(tmp_path):
+    make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
+    with pytest.raises(targets.TargetError, match="trained for MSE: name some"):
+        targets.candidates(models_dir=tmp_path)
+
+
+# --- The command line --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tiny_models, tiny_codecs, monkeypatch, capsys, tmp_path):
+    """Runs the encoder in this process with all tiny models; (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    load = Codec.load
+    monkeypatch.setattr(
+        Codec, "load", lambda name, **k: tiny_codecs.get(Path(name).name) or load(name, **k)
+    )
+
+    def run(*arguments, names=TINY):
+        named = [part for name in names for part in ("--model", tiny_models / name)]
+        monkeypatch.setattr(sys, "argv", ["encoder.py", *map(str, (*arguments, *named))])
+        with pytest.raises(SystemExit) as caught:
+            commandline.run(encoder.main)
+        return (caught.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture of 100x80."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.asarray(Image.open(REFERENCE / "image_120x179.png"))[:80, :100]).save(path)
+    return path
+
+
+@pytest.fixture
+def facts(photo, tiny_codecs):
+    """(name, bpp, PSNR) of every tiny model's file of it, the smallest first."""
+    pixels = images.read_image(photo).pixels
+    found = []
+    for name, codec in tiny_codecs.items():
+        data = codec.compress(pixels)
+        psnr = metrics.psnr(pixels, codec.decompress(data))
+        found.append((name, len(data) / 1000, psnr))  # of 8000 pixels
+    assert all(a[1] < b[1] and a[2] < b[2] for a, b in zip(found, found[1:])), found
+    return found
+
+
+def chosen(out):
+    """(bpp, PSNR or None, model) as the image's line states them."""
+    (line,) = [line for line in out.splitlines() if line.startswith("photo.png")]
+    bpp, psnr, name = LINE.fullmatch(line).groups()
+    return float(bpp), psnr and float(psnr), name
+
+
+def check_file(tiny_codecs, name, photo):
+    """The written file is that of a model; returns its bpp and the PSNR of its pixels."""
+    data = Path("out/photo.glic").read_bytes()
+    assert bitstream.unpack(data).fingerprint == tiny_codecs[name].fingerprint
+    pixels = images.read_image(photo).pixels
+    return len(data) / 1000, metrics.psnr(pixels, tiny_codecs[name].decompress(data))
+
+
+def test_a_rate_is_not_exceeded(run, photo, facts, tiny_codecs):
+    for i, (name, bpp, _) in enumerate(facts):
+        # Just enough, and just not enough for the next.
+        for target in (bpp, facts[i + 1][1] - 1e-6 if i + 1 < len(facts) else 20):
+            code, out, err = run(photo, "-o", "out", "--target-bpp", target, "--overwrite")
+            assert (code, err) == (0, "") and chosen(out)[2] == name
+            assert out.startswith(f"tiny-1, tiny-2, tiny-3: at most {target:g} bpp, to out/")
+            assert check_file(tiny_codecs, name, photo)[0] == bpp <= target
+            assert chosen(out)[0] == pytest.approx(bpp, abs=1e-4) and "mean" in out
+
+
+def test_a_quality_is_reached(run, photo, facts, tiny_codecs):
+    for name, bpp, psnr in facts:
+        target = psnr - 1e-9
+        code, out, err = run(photo, "-o", "out", "--target-psnr", target, "--overwrite")
+        assert (code, err) == (0, "") and chosen(out)[2] == name
+        assert chosen(out)[1] == pytest.approx(psnr, abs=1e-3)
+        assert check_file(tiny_codecs, name, photo) == (bpp, psnr)
+
+
+def test_what_no_model_reaches_is_named_and_the_rest_go_on(run, photo, facts, tmp_path):
+    flat = tmp_path / "flat.png"  # which the networks restore best
+    Image.fromarray(np.full((80, 100), 128, np.uint8)).save(flat)
+    target = facts[-1][2] + 1
+    code, out, err = run(flat, photo, "-o", "out", "--target-psnr", target)
+    assert code == 1 and "photo.png: no model makes a file" in err and "(tiny-3)" in err
+    assert [p.name for p in Path("out").iterdir()] == ["flat.glic"] and "flat.png" in out
+    code, out, err = run(photo, "-o", "out", "--target-bpp", 0.01)
+    assert code == 1 and "of at most 0.01 bpp: the smallest has" in err and "(tiny-1)" in err
+    nearest = re.search(r"has ([\d.]+) bpp", err)[1]
+    assert run(photo, "-o", "out", "--target-bpp", nearest)[0] == 0
+
+
+def test_without_metrics_and_verified(run, photo, facts):
+    options = ["--no-metrics", "--verify", "-o", "out"]
+    code, out, _ = run(photo, *options, "--target-bpp", facts[1][1])
+    assert code == 0 and chosen(out)[1:] == (None, "tiny-2")
+
+
+def test_refined_files_are_what_is_compared(run, photo, tiny_codecs, facts, monkeypatch):
+    names = ["tiny-1", "tiny-2"]
+    pixels = images.read_image(photo).pixels
+    # Building their graphs takes seconds: once is enough.
+    refiners = {name: refine.Refiner(tiny_codecs[name], TINY[name][2]) for name in names}
+    monkeypatch.setattr(refine, "Refiner", lambda codec, *_: refiners[codec.model.name])
+    for name, plain_bpp, _ in facts[:2]:
+        bpp = len(refiners[name].compress(pixels, 1).data) / 1000
+        assert bpp < plain_bpp
+        options = ["-o", "out", "--effort", 1, "--overwrite", "--target-bpp", bpp]
+        code, out, _ = run(photo, *options, names=names)
+        assert code == 0 and f"  {name}  [effort 1" in out
+        assert check_file(tiny_codecs, name, photo)[0] == bpp
+
+
+CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--target-bpp", 0], "--target-bpp needs a positive number, got 0.0"),
+        (["--target-bpp", "nan"], "--target-bpp needs a positive number, got nan"),
+        (["--target-psnr", "inf"], "--target-psnr needs a positive number, got inf"),
+        (["--target-psnr", -3], "--target-psnr needs a positive number, got -3.0"),
+        (["--target-bpp", 1, *CHECKPOINT], "leave out --checkpoint"),
+        (["--target-psnr", 30, "--num-filters", 8], "leave out --checkpoint"),
+        (["--target-bpp", 1, "--lmbda", 0.1], "leave out --lmbda"),
+        (["--target-bpp", 1, "--effort", 1, "--lmbda", 0.1], "leave out --lmbda"),
+        (["--target-psnr", 30, "--no-metrics"], "leave out --no-metrics"),
+        ([], "One --model expected where there is no --target-bpp or --target-psnr"),
+    ],
+)
+def test_options_that_are_refused(run, photo, options, words):
+    code, out, err = run(photo, "-o", "out", *options)
+    assert code == 2 and words in err and len(err.splitlines()) == 1 and "photo" not in out
+
+
+def test_two_targets_are_refused(run, photo):
+    code, _, err = run(photo, "--target-bpp", 1, "--target-psnr", 30)
+    assert code == 2 and "not allowed with" in err
+
+
+def test_without_a_target_the_line_names_no_model(run, photo):
+    code, out, _ = run(photo, "-o", "out", names=["tiny-1"])
+    assert code == 0 and out.startswith("tiny-1: gmm, 32 filters, to out/")
+    (line,) = [line for line in out.splitlines() if line.startswith("photo.png")]
+    assert line.endswith(" s")

@@ -1,0 +1,78 @@
+"""Models whose y has more channels than the networks have filters: trained, coded, restored."""
+
+import json
+
+import numpy as np
+import pytest
+import reference_decoder
+from test_train import command, folder, photograph, quick_sessions  # noqa: F401
+
+from codec import Codec
+from coding import bitstream, models
+from search import refine
+
+NUM_FILTERS, NUM_LATENTS = 8, 24
+PIXELS = photograph(3, 70, 130)
+
+
+@pytest.fixture(scope="module", params=["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
+def trained(request, folder, tmp_path_factory):  # noqa: F811
+    """A folder with a run of three steps and its exported model."""
+    base = tmp_path_factory.mktemp("latents")
+    options = ["--steps", "3", "--num-latents", str(NUM_LATENTS), "--family", request.param]
+    assert command(folder, base / "runs", *options) == 0
+    return base
+
+
+@pytest.fixture(scope="module")
+def codec(trained):
+    made = Codec.load(trained / "models" / "tiny")
+    yield made
+    made.close()
+
+
+def test_the_model_says_how_many_latents_it_has(trained, codec):
+    config = json.loads((trained / "models" / "tiny" / "config.json").read_text())
+    assert (config["num_filters"], config["num_latents"]) == (NUM_FILTERS, NUM_LATENTS)
+    assert (codec.num_filters, codec.num_latents) == (NUM_FILTERS, NUM_LATENTS)
+    y, z = codec.transform(PIXELS)
+    assert (y.shape, z.shape) == ((8, 12, NUM_LATENTS), (2, 3, NUM_FILTERS))
+
+
+def test_its_files_decode_with_two_independent_decoders(codec):
+    latents = codec.quantise(*(4 * value for value in codec.transform(PIXELS)))
+    assert len(np.unique(latents.y_hat)) > 5
+    data = codec.encode(latents, *PIXELS.shape[:2])
+    container = bitstream.unpack(data)
+    assert len(container.active) == NUM_LATENTS
+    decoded = codec.decode(container)
+    np.testing.assert_array_equal(decoded.y_hat, latents.y_hat)
+    np.testing.assert_array_equal(decoded.z_symbols, latents.z_symbols)
+    weights = codec.model.weights
+    y_hat, z_symbols = reference_decoder.decode(data, weights, codec.family)
+    np.testing.assert_array_equal(y_hat, latents.y_hat)
+    np.testing.assert_array_equal(z_symbols, latents.z_symbols)
+    pixels = reference_decoder.decode_pixels(data, y_hat, weights, codec.family)
+    ours = codec.decompress(data)
+    assert np.abs(pixels.astype(int) - ours).max() <= 1
+
+
+def test_the_search_of_effort_runs(codec):
+    losses = []
+    result = refine.Refiner(codec, 0.0075).compress(PIXELS, 1, losses.append)
+    assert len(losses) == refine.ITERATIONS[1] and losses[-1] < losses[0]
+    assert codec.decompress(result.data).shape == PIXELS.shape
+
+
+def test_other_numbers_of_latents_are_refused(trained, codec, folder, capsys):  # noqa: F811
+    more = ["--steps", "4", "--num-latents"]
+    assert command(folder, trained / "runs", *more, "16") == 2
+    assert "started with num_latents 24, not 16" in capsys.readouterr().err
+    assert command(folder, trained / "runs", *more, "12", name="other") == 2
+    assert "latent channels that is a positive multiple of 8 expected" in capsys.readouterr().err
+    prefix = trained / "models" / "tiny" / models.CHECKPOINT_PREFIX
+    with pytest.raises(models.ModelError, match="8 filters and 16 latent channels: "):
+        models.read_weights(prefix, NUM_FILTERS, codec.family, 16)
+    for wrong in (2048, 24.0, "24"):
+        with pytest.raises(models.ModelError, match="latent channels expected"):
+            models.check_architecture("gmm", NUM_FILTERS, wrong)

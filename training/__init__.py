@@ -1,0 +1,1 @@
+"""Training: settings, photographs, the step, the loop, checkpoints and export."""
