@@ -7,29 +7,19 @@ by one level between machines.
 """
 
 import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
-import collections
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
-import factorized_prior
-from coding import bitstream, latent_coder, models, tiling
-from coding.context import EntropyModel
-from errors import GlicError
-from network import LATENT_STRIDE, STRIDE
-
-# y_hat: int32 (h, w, N); z_symbols: int32 (h/4, w/4, N), before the medians are added.
-Latents = collections.namedtuple("Latents", "y_hat z_symbols")
+from architecture import LATENT_STRIDE, PER_Z, STRIDE, padded_size
+from coding import bitstream, models, tiling
+from coding.entropy_coder import EntropyCoder
+from coding.latents import LatentError, Latents, check_values
+from coding.networks import Networks
 
 # Bytes that a process should stay within: an image that would pass it goes through the networks
 # in tiles.
 MEMORY_BUDGET = 3 << 30
 SMALLEST_TILE = 256  # pixels; a budget that is too small for it is passed
-
-
-def padded_size(height, width):
-    """Sides rounded up to multiples of 64."""
-    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
 
 def pad(pixels):
@@ -44,7 +34,10 @@ def pad(pixels):
 
 
 class Codec:
-    """A model ready to code images. Building one loads TensorFlow's graph once.
+    """A model ready to code images.
+
+    It can be pickled, and then loads its model again from where it was: for processes that
+    ``multiprocessing.get_context("spawn")`` starts. A fork cannot use it (``networks.ForkError``).
 
     Args:
       model: a ``models.Model``, see ``Codec.load`` and ``Codec.from_checkpoint``.
@@ -60,25 +53,9 @@ class Codec:
 
     def __init__(self, model, memory_budget=MEMORY_BUDGET):
         self.model, self.memory_budget = model, memory_budget
-        self.family, self.num_filters = model.family, model.num_filters
-        self.num_latents = models.latents_in(model.weights)
-        self.fingerprint = model.fingerprint
-        prior = {
-            name.split("/", 1)[1]: value
-            for name, value in model.weights.items()
-            if name.startswith("entropy_bottleneck/")
-        }
-        self.medians = factorized_prior.medians_of(prior["quantiles"])
-        try:
-            self._entropy_model = EntropyModel(model.weights, model.num_filters, model.family)
-            self._z_tables = latent_coder.ZTables(
-                prior["quantized_cdf"],
-                prior["cdf_length"],
-                factorized_prior.table_offsets(prior["quantiles"]),
-            )
-        except GlicError as error:
-            raise models.ModelError(f"Model {model.name}: {error}") from error
-        self._start_session()
+        self.architecture, self.fingerprint = model.architecture, model.fingerprint
+        self.entropy_coder = EntropyCoder(model)
+        self.networks = Networks(model.architecture, model.weights)
 
     @classmethod
     def load(cls, name, models_dir=models.MODELS_DIR, memory_budget=MEMORY_BUDGET):
@@ -86,47 +63,18 @@ class Codec:
         return cls(models.load_named(name, models_dir), memory_budget)
 
     @classmethod
-    def from_checkpoint(cls, prefix, family, num_filters, memory_budget=MEMORY_BUDGET):
+    def from_checkpoint(cls, prefix, architecture, memory_budget=MEMORY_BUDGET):
         """The codec of a checkpoint as its authors published it."""
-        return cls(models.load_checkpoint(prefix, family, num_filters), memory_budget)
+        return cls(models.load_checkpoint(prefix, architecture), memory_budget)
 
-    def _start_session(self):
-        """Builds the graph and loads the weights."""
-        weights = self.model.weights
-        with tf.Graph().as_default() as graph:
-            table_length = weights["entropy_bottleneck/quantized_cdf"].shape[1]
-            self._tensors = models.build_inference_graph(
-                self.num_filters, self.family, table_length, self.num_latents
-            )
-            self._session = tf.Session(graph=graph)
-            variables = tf.global_variables()
-            # Feeding the initialisers loads the values without an assignment op per variable.
-            self._session.run(
-                [v.initializer for v in variables],
-                {v.initializer.inputs[1]: weights[v.op.name] for v in variables},
-            )
-            graph.finalize()
+    def __reduce__(self):
+        if self.model.path is None:
+            return type(self), (self.model, self.memory_budget)
+        return _reload, (type(self), self.model.source, self.memory_budget)
 
     def close(self):
-        """Frees the TensorFlow session."""
-        self._session.close()
-
-    def run(self, fetches, feeds):
-        """Evaluates tensors of ``models.build_inference_graph`` by name.
-
-        Args:
-          fetches: name, or list of names.
-          feeds: dict of name to NumPy array.
-        """
-        single = isinstance(fetches, str)
-        names = [fetches] if single else fetches
-        try:
-            values = self._session.run(
-                [self._tensors[n] for n in names], {self._tensors[k]: v for k, v in feeds.items()}
-            )
-        except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(str(error).splitlines()[0]) from error
-        return values[0] if single else values
+        """Frees the TensorFlow sessions."""
+        self.networks.close()
 
     def transform(self, pixels):
         """Latents of an image before they are rounded.
@@ -140,7 +88,7 @@ class Codec:
         Raises:
           ValueError: for another dtype or shape.
           bitstream.BitstreamError: for more pixels than a decoder accepts.
-          latent_coder.LatentError: where the model gives latents that cannot be coded.
+          LatentError: where the model gives latents that cannot be coded.
         """
         pixels = np.asarray(pixels)
         grey = pixels.ndim == 2
@@ -151,24 +99,30 @@ class Codec:
             )
         bitstream.check_size(*pixels.shape[:2])
         y = self._analysis(pad(pixels[..., None] if grey else pixels))
-        latent_coder.check_latents("y", y)
+        check_values("y", y)
         z = self._hyper_analysis(y)
-        latent_coder.check_latents("z", z)
+        check_values("z", z)
         return y, z
 
-    def quantise(self, y, z):
-        """``Latents`` of ``transform``'s y and z: y rounded, z rounded to its medians."""
-        z_symbols = np.floor(z + (np.float32(0.5) - self.medians))
-        return Latents(np.rint(y).astype(np.int32), z_symbols.astype(np.int32))
+    def quantise(self, y, z, height, width, grey=False):
+        """``Latents`` of ``transform``'s y and z: y rounded, z rounded to its medians.
+
+        Args:
+          y, z: see ``transform``.
+          height, width, grey: of the picture, see ``Latents``.
+        """
+        z_symbols = np.floor(z + (np.float32(0.5) - self.entropy_coder.medians))
+        y_hat = np.rint(y).astype(np.int32)
+        return Latents(y_hat, z_symbols.astype(np.int32), height, width, grey)
 
     def analyse(self, pixels):
         """``Latents`` of an image; takes and raises what ``transform`` does."""
-        return self.quantise(*self.transform(pixels))
+        pixels = np.asarray(pixels)
+        return self.quantise(*self.transform(pixels), *pixels.shape[:2], pixels.ndim == 2)
 
     def _tile_side(self, height, width, reach):
         """Side in pixels of a tile without its border, a multiple of 64."""
-        sizes = height * width, self.num_filters, self.num_latents
-        area = tiling.network_area(self.memory_budget, *sizes)
+        area = tiling.network_area(self.memory_budget, height * width, self.architecture)
         if height * width <= area:
             return max(height, width)
         return tiling.side_for(area, reach, SMALLEST_TILE) // STRIDE * STRIDE
@@ -176,64 +130,59 @@ class Codec:
     def _analysis(self, pixels):
         """y, float32 (H/16, W/16, M), of padded uint8 (H, W, 1 or 3)."""
         height, width = pixels.shape[:2]
-        reach = tiling.ANALYSIS_REACH[self.family]
+        reach = tiling.ANALYSIS_REACH[self.architecture.family]
         side = self._tile_side(height, width, reach)
-        y = np.empty(
-            (height // LATENT_STRIDE, width // LATENT_STRIDE, self.num_latents), np.float32
-        )
+        sides = height // LATENT_STRIDE, width // LATENT_STRIDE
+        y = np.empty((*sides, self.architecture.num_latents), np.float32)
 
         def tile(rows, columns):
             x = pixels[rows, columns].astype(np.float32) / np.float32(255)
             x = np.broadcast_to(x, (*x.shape[:2], 3))
-            return self.run("y", {"x": x[None]})[0]
+            return self.networks.analysis(x[None])[0]
 
         tiling.fill(y, (height, width), side, reach, LATENT_STRIDE, tile)
         return y
 
     def _hyper_analysis(self, y):
         """z, float32 (h/4, w/4, N), of y (h, w, M)."""
-        stride = STRIDE // LATENT_STRIDE
         h, w = y.shape[:2]
-        z = np.empty((h // stride, w // stride, self.num_filters), np.float32)
+        z = np.empty((h // PER_Z, w // PER_Z, self.architecture.num_filters), np.float32)
 
         def tile(rows, columns):
-            return self.run("z", {"y": y[None, rows, columns]})[0]
+            return self.networks.hyper_analysis(y[None, rows, columns])[0]
 
         reach = tiling.HYPER_ANALYSIS_REACH
-        tiling.fill(z, (h, w), tiling.HYPER_TILE, reach, stride, tile)
+        tiling.fill(z, (h, w), tiling.HYPER_TILE, reach, PER_Z, tile)
         return z
 
-    def synthesise(self, latents, height, width, grey=False):
-        """Pixels of latents.
-
-        Args:
-          latents: ``Latents``.
-          height, width: of the image.
-          grey: whether to return one channel, the rounded mean of the three.
+    def synthesise(self, latents):
+        """Pixels of ``Latents``.
 
         Returns:
-          uint8 (height, width, 3), or (height, width) where grey.
+          uint8 (height, width, 3), or where the picture is grey (height, width): the rounded mean
+          of the three.
 
         Raises:
-          latent_coder.LatentError: where the network gives values that are not finite.
+          LatentError: where the network gives values that are not finite.
         """
+        grey = latents.grey
         h, w = latents.y_hat.shape[:2]
         sides = LATENT_STRIDE * h, LATENT_STRIDE * w
-        reach = tiling.SYNTHESIS_REACH[self.family]
+        reach = tiling.SYNTHESIS_REACH[self.architecture.family]
         side = self._tile_side(*sides, LATENT_STRIDE * reach) // LATENT_STRIDE
         pixels = np.empty(sides if grey else (*sides, 3), np.uint8)
 
         def tile(rows, columns):
             y_hat = latents.y_hat[None, rows, columns].astype(np.float32)
-            return self._to_pixels(self.run("x_hat", {"y_hat": y_hat})[0], grey)
+            return self._to_pixels(self.networks.synthesis(y_hat)[0], grey)
 
         tiling.fill(pixels, (h, w), side, reach, 1, tile)
-        return pixels[:height, :width]
+        return pixels[: latents.height, : latents.width]
 
     def _to_pixels(self, x_hat, grey):
         """uint8 (H, W, 3), or (H, W) where grey, of float32 (H, W, 3)."""
         if not np.isfinite(x_hat).all():
-            raise latent_coder.LatentError(
+            raise LatentError(
                 f"Model {self.model.name} gives pixels that are not finite for these latents: no "
                 "picture is made of them."
             )
@@ -242,105 +191,23 @@ class Codec:
             x_hat = x_hat.mean(axis=-1)
         return np.rint(x_hat * np.float32(255)).astype(np.uint8)
 
-    def encode(self, latents, height, width, grey=False):
-        """The bytes of a ``.glic`` file.
-
-        Args:
-          latents: ``Latents`` of the padded image.
-          height, width: of the image before padding.
-          grey: whether the image has one channel.
-
-        Raises:
-          ValueError: for latents of another size than the image's.
-          latent_coder.LatentError: for latents beyond +-2^20.
-        """
-        sides = padded_size(height, width)
-        strides, channels = (LATENT_STRIDE, STRIDE), (self.num_latents, self.num_filters)
-        for name, values, stride, count in zip("yz", latents, strides, channels):
-            shape = (*(side // stride for side in sides), count)
-            if values.shape != shape:
-                raise ValueError(f"Latents {name} of shape {shape} expected, got {values.shape}.")
-            latent_coder.check_latents(name, values)
-        active = latents.y_hat.any(axis=(0, 1))
-        y = b""
-        if active.any():
-            y = latent_coder.encode_y(
-                latents.y_hat[..., active],
-                self._image_model(latents.z_symbols, active),
-                self.family,
-            )
-        return bitstream.pack(
-            bitstream.Container(
-                fingerprint=self.fingerprint,
-                height=height,
-                width=width,
-                mode=bitstream.GREY if grey else bitstream.RGB,
-                active=active,
-                latents_crc=bitstream.latents_checksum(latents.z_symbols, latents.y_hat),
-                z=latent_coder.encode_z(latents.z_symbols, self._z_tables),
-                y=y,
-            )
-        )
+    def encode(self, latents):
+        """The bytes of a ``.glic`` file; see ``EntropyCoder.encode``."""
+        return self.entropy_coder.encode(latents)
 
     def decode(self, container):
-        """``Latents`` of an unpacked file.
-
-        Raises:
-          models.ModelError: where it was written with another model.
-          bitstream.BitstreamError: where the payload does not give the latents it should.
-        """
-        if container.fingerprint != self.fingerprint:
-            raise models.ModelError(
-                f"The file was written with model {container.fingerprint.hex()}, this one is "
-                f"{self.model.name} ({self.fingerprint.hex()})."
-            )
-        if len(container.active) != self.num_latents:
-            raise bitstream.BitstreamError(
-                f"Flags of {self.num_latents} channels expected, got {len(container.active)}."
-            )
-        try:
-            z_symbols, y_hat = self._decode_payloads(container)
-        except latent_coder.LatentError as error:
-            raise bitstream.BitstreamError(str(error)) from error
-        if bitstream.latents_checksum(z_symbols, y_hat) != container.latents_crc:
-            raise bitstream.BitstreamError(
-                "The decoded latents do not match the file's checksum: nothing is written."
-            )
-        return Latents(y_hat, z_symbols)
-
-    def _decode_payloads(self, container):
-        """int32 z_symbols and y_hat; payloads that are too short fail before they are made."""
-        height, width = padded_size(container.height, container.width)
-        h, w, active = height // LATENT_STRIDE, width // LATENT_STRIDE, container.active
-        if active.any():
-            latent_coder.check_y_size(container.y, h * w, int(active.sum()))
-        elif container.y:
-            raise latent_coder.LatentError("The file has latents of y, but no channel for them.")
-        z_shape = (height // STRIDE, width // STRIDE, self.num_filters)
-        z_symbols = latent_coder.decode_z(container.z, z_shape, self._z_tables)
-        y_hat = np.zeros((h, w, self.num_latents), np.int32)
-        if active.any():
-            y_hat[..., active] = latent_coder.decode_y(
-                container.y,
-                self._image_model(z_symbols, active),
-                int(active.sum()),
-                self.family,
-            )
-        return z_symbols, y_hat
-
-    def _image_model(self, z_symbols, active):
-        z_hat = z_symbols.astype(np.float64) + self.medians
-        return self._entropy_model.for_image(z_hat, np.flatnonzero(active))
+        """``Latents`` of an unpacked file; see ``EntropyCoder.decode``."""
+        return self.entropy_coder.decode(container)
 
     def compress(self, pixels):
         """Bytes of a ``.glic`` file from uint8 (H, W, 3) or grey (H, W) pixels."""
-        pixels = np.asarray(pixels)
-        latents = self.analyse(pixels)
-        return self.encode(latents, *pixels.shape[:2], grey=pixels.ndim == 2)
+        return self.encode(self.analyse(pixels))
 
     def decompress(self, data, max_pixels=bitstream.MAX_PIXELS):
         """uint8 (H, W, 3) or grey (H, W) pixels from the bytes of a ``.glic`` file."""
-        container = bitstream.unpack(data, max_pixels)
-        latents = self.decode(container)
-        grey = container.mode == bitstream.GREY
-        return self.synthesise(latents, container.height, container.width, grey)
+        return self.synthesise(self.decode(bitstream.unpack(data, max_pixels)))
+
+
+def _reload(codec_class, source, memory_budget):
+    """The codec that was pickled."""
+    return codec_class(models.load(source), memory_budget)

@@ -4,14 +4,17 @@ Reads .glic files and writes PNG. Each file names the model that wrote it by its
 decoder finds that model in models/.
 """
 
-from cli import commandline
+from cli import errors as cli_errors  # isort: skip  (first: it says what is missing)
+from cli import jobs, options, outputs  # isort: skip
+from pathlib import Path
+
 from coding.bitstream import MAX_PIXELS
 
 
 def parse_arguments():
     """The command line's options."""
-    parser = commandline.parser_for(__doc__)
-    commandline.add_file_options(parser, commandline.Path("images"), "recon")
+    parser = options.parser_for(__doc__)
+    options.add_file_options(parser, Path("images"), "recon")
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -20,8 +23,8 @@ def parse_arguments():
         help="refuse files that promise more pixels, before any memory is taken for them; files "
         "of the encoder have at most the default (default: %(default)s)",
     )
-    commandline.add_memory_option(parser)
-    commandline.add_model_options(parser)
+    options.add_memory_option(parser)
+    options.add_model_options(parser)
     return parser.parse_args()
 
 
@@ -82,10 +85,8 @@ def decode_file(shelf, path, output, *, max_pixels=MAX_PIXELS, overwrite=True):
 
     container = read_file(path, max_pixels)
     codec = shelf.get(container.fingerprint)
-    grey = container.mode == bitstream.GREY
-    latents = codec.decode(container)
-    pixels = codec.synthesise(latents, container.height, container.width, grey)
-    commandline.publish(lambda p: images.write_png(pixels, p), output, overwrite)
+    pixels = codec.synthesise(codec.decode(container))
+    outputs.publish(lambda p: images.write_png(pixels, p), output, overwrite)
     return {
         "height": container.height,
         "width": container.width,
@@ -105,15 +106,15 @@ def main():
     args = parse_arguments()
     from coding import bitstream
 
-    jobs = commandline.prepare(args, [bitstream.EXTENSION], ".png")
-    if not jobs:
+    todo = jobs.prepare(args, [bitstream.EXTENSION], ".png")
+    if not todo:
         return 0
-    budget = commandline.memory_budget(args)
-    only = commandline.checkpoint_codec(args, memory_budget=budget)
+    budget = options.memory_budget(args)
+    only = options.checkpoint_codec(args, memory_budget=budget)
     shelf = CodecShelf(only, memory_budget=budget)
     print(f"to {args.output}/")
-    _, failures = commandline.process(
-        jobs,
+    _, failures = jobs.process(
+        todo,
         lambda path, output: decode_file(
             shelf, path, output, max_pixels=args.max_pixels, overwrite=args.overwrite
         ),
@@ -124,4 +125,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -5,29 +5,31 @@ Writes one .glic file per image and prints a line for each: size in bits per pix
 file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last line is the mean.
 """
 
-from cli import commandline  # isort: skip  (first: it says what is missing)
+from cli import jobs, options, outputs  # isort: skip  (first: it says what is missing)
+
 import collections
 import functools
 
 import tqdm
 
+from cli import errors as cli_errors
 from search import targets
 
-# A coded image: the ``Codec``, its ``Latents``, the file's bytes, notes for the report line,
-# whether Ctrl-C ended the search of --effort, and the decoded pixels where they are known.
-Coded = collections.namedtuple("Coded", "codec latents data notes interrupted restored")
+# A coded image: the ``Codec``, its ``Latents``, the file's bytes, notes for the report line, and
+# the decoded pixels where they are known.
+Coded = collections.namedtuple("Coded", "codec latents data notes restored")
 
 
 def parse_arguments():
     """The command line's options."""
-    parser = commandline.parser_for(__doc__)
-    commandline.add_file_options(parser, commandline.ROOT / "valid", "images")
+    parser = options.parser_for(__doc__)
+    options.add_file_options(parser, options.ROOT / "valid", "images")
     parser.add_argument(
         "--model",
         action="append",
         metavar="NAME",
         help="folder in models/, or path of one; models differ in rate and quality; with a target "
-        f"to choose by, it may be given several times (default: {commandline.DEFAULT_MODEL}, with "
+        f"to choose by, it may be given several times (default: {options.DEFAULT_MODEL}, with "
         "a target all that were trained for MSE)",
     )
     parser.add_argument(
@@ -58,9 +60,9 @@ def parse_arguments():
         help="before a file gets its name, decode it to its latents, compare, and read it back "
         "from the disk; takes as long as decoding without the synthesis network",
     )
-    commandline.add_memory_option(parser)
+    options.add_memory_option(parser)
     targets.add_options(parser)
-    commandline.add_model_options(parser)
+    options.add_model_options(parser)
     return parser.parse_args()
 
 
@@ -68,16 +70,16 @@ def load_codec(args):
     """The codec that the options name."""
     from codec import Codec
 
-    budget = commandline.memory_budget(args)
-    codec = commandline.checkpoint_codec(args, memory_budget=budget)
+    budget = options.memory_budget(args)
+    codec = options.checkpoint_codec(args, memory_budget=budget)
     if codec and args.model:
-        raise commandline.UsageError("--model or --checkpoint expected, got both.")
+        raise cli_errors.UsageError("--model or --checkpoint expected, got both.")
     if args.model and len(args.model) > 1:
-        raise commandline.UsageError(
+        raise cli_errors.UsageError(
             "One --model expected where there is no --target-bpp or --target-psnr to choose by, "
             f"got {', '.join(args.model)}."
         )
-    name = args.model[0] if args.model else commandline.DEFAULT_MODEL
+    name = args.model[0] if args.model else options.DEFAULT_MODEL
     return codec or Codec.load(name, memory_budget=budget)
 
 
@@ -85,7 +87,7 @@ def make_chooser(target, args):
     """The ``targets.Chooser`` that codes images."""
     from codec import Codec
 
-    budget = commandline.memory_budget(args)
+    budget = options.memory_budget(args)
     chosen_from = targets.candidates(args.model)
 
     def load(candidate):
@@ -104,24 +106,21 @@ def make_coder(args):
         return chooser, str(chooser)
     codec = load_codec(args)
     coder = functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
-    title = f"{codec.model.name}: {codec.family}, {codec.num_filters} filters"
-    if codec.num_latents != codec.num_filters:
-        title += f", {codec.num_latents} latent channels"
-    return coder, title
+    return coder, f"{codec.model.name}: {codec.architecture}"
 
 
 def make_refiner(codec, args):
     """The ``Refiner`` for --effort, or None without it."""
     if not args.effort:
         if args.lmbda is not None:
-            raise commandline.UsageError("--lmbda belongs to --effort: give both, or neither.")
+            raise cli_errors.UsageError("--lmbda belongs to --effort: give both, or neither.")
         return None
     from search import refine
 
     config = codec.model.config
     lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
     if lmbda is None:
-        raise commandline.UsageError(
+        raise cli_errors.UsageError(
             "--effort needs the lambda that the checkpoint was trained with: add --lmbda."
         )
     return refine.Refiner(codec, lmbda, config.get("metric", "mse"))
@@ -153,15 +152,24 @@ def code_image(codec, refiner, level, path, pixels):
       pixels: uint8 (H, W, 3), or grey (H, W).
 
     Returns:
-      ``Coded``. Where Ctrl-C ended the refinement, it is the best so far.
+      ``Coded``.
+
+    Raises:
+      refine.SearchInterrupted: on Ctrl-C, with the best so far as ``Coded``.
     """
-    if refiner:
-        refined = refine_latents(refiner, level, path, pixels)
+    if not refiner:
+        latents = codec.analyse(pixels)
+        return Coded(codec, latents, codec.encode(latents), (), None)
+    from search.refine import SearchInterrupted
+
+    def coded(refined):
         note = f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}"
-        return Coded(codec, refined.latents, refined.data, (note,), refined.interrupted, None)
-    latents = codec.analyse(pixels)
-    data = codec.encode(latents, *pixels.shape[:2], pixels.ndim == 2)
-    return Coded(codec, latents, data, (), False, None)
+        return Coded(codec, refined.latents, refined.data, (note,), None)
+
+    try:
+        return coded(refine_latents(refiner, level, path, pixels))
+    except SearchInterrupted as stop:
+        raise SearchInterrupted(coded(stop.result)) from None
 
 
 def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=True):
@@ -169,7 +177,7 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
 
     Where Ctrl-C ended a refinement, the best file so far is written before KeyboardInterrupt is
     raised. With ``verify`` the file is decoded first, see verify.py. Without ``overwrite`` an
-    ``output`` that exists is kept and commandline.OutputExists raised.
+    ``output`` that exists is kept and outputs.OutputExists raised.
 
     Args:
       code: from ``make_coder``.
@@ -183,18 +191,24 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
       (None for images with a side under 161 pixels).
     """
     from pictures import images, metrics
+    from search.refine import SearchInterrupted
 
     pixels, notes = images.read_image(path)
     height, width = pixels.shape[:2]
-    codec, latents, data, more_notes, interrupted, restored = code(path, pixels)
+    stopped = None
+    try:
+        codec, latents, data, more_notes, restored = code(path, pixels)
+    except SearchInterrupted as stop:
+        stopped = stop
+        codec, latents, data, more_notes, restored = stop.result
     if verify:
         from cli.verify import write
 
         write(codec, data, latents, output, overwrite)
     else:
-        commandline.publish(lambda p: images.atomic_write(p, data), output, overwrite)
-    if interrupted:
-        raise KeyboardInterrupt
+        outputs.publish(lambda p: images.atomic_write(p, data), output, overwrite)
+    if stopped:
+        raise stopped
     result = {
         "height": height,
         "width": width,
@@ -204,7 +218,7 @@ def encode_file(code, path, output, with_metrics, *, verify=False, overwrite=Tru
     }
     if with_metrics:
         if restored is None:
-            restored = codec.synthesise(latents, height, width, pixels.ndim == 2)
+            restored = codec.synthesise(latents)
         result["psnr"] = metrics.psnr(pixels, restored)
         result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
     return result
@@ -252,14 +266,14 @@ def main():
     from coding import bitstream
     from pictures.images import IMAGE_SUFFIXES
 
-    jobs = commandline.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
-    if not jobs:
+    todo = jobs.prepare(args, IMAGE_SUFFIXES, bitstream.EXTENSION)
+    if not todo:
         return 0
     coder, title = make_coder(args)
     print(f"{title}, to {args.output}/")
     with_model = args.target_bpp is not None or args.target_psnr is not None
-    results, failures = commandline.process(
-        jobs,
+    results, failures = jobs.process(
+        todo,
         lambda path, output: encode_file(
             coder,
             path,
@@ -277,4 +291,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 import preflight
-from cli import commandline
+from cli import errors as cli_errors
+from cli import options
 
 DEFAULT_OUTPUT = Path("runs") / "evaluation"
 
@@ -38,12 +39,12 @@ def _positive(text):
 
 def _parser():
     """Options of the measurements."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     what = parser.add_argument_group("what to measure")
     what.add_argument(
         "--images",
         nargs="+",
-        default=[commandline.ROOT / "valid"],
+        default=[options.ROOT / "valid"],
         metavar="FILE_OR_FOLDER",
         help="images to code (default: valid/)",
     )
@@ -52,7 +53,7 @@ def _parser():
         nargs="*",
         metavar="NAME",
         help="folders in models/, or paths of such; none measures classic codecs only "
-        f"(default: {commandline.DEFAULT_MODEL}, or the --checkpoint)",
+        f"(default: {options.DEFAULT_MODEL}, or the --checkpoint)",
     )
     what.add_argument(
         "--codecs",
@@ -67,7 +68,7 @@ def _parser():
         help="with --codecs: each of them also at its best file of at most our file's bytes, for "
         "every image and model",
     )
-    commandline.add_model_options(parser)
+    options.add_model_options(parser)
     how = parser.add_argument_group("how")
     how.add_argument(
         "--jobs",
@@ -159,7 +160,7 @@ def _parser():
 
 def _bits_parser():
     """Options of ``evaluate.py bits``."""
-    parser = commandline.parser_for(
+    parser = options.parser_for(
         "What is in a file: header, bytes by part, bits by channel, estimated and real bits."
     )
     parser.prog += " bits"
@@ -168,9 +169,9 @@ def _bits_parser():
         "--model",
         metavar="NAME",
         help="folder in models/, or path of one (default: the one that a .glic file names; "
-        f"{commandline.DEFAULT_MODEL} for images)",
+        f"{options.DEFAULT_MODEL} for images)",
     )
-    commandline.add_model_options(parser)
+    options.add_model_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything as JSON")
     parser.add_argument(
         "--map", type=Path, metavar="FILE.png", help="also draw the bits per latent position"
@@ -189,16 +190,16 @@ def bits_command(arguments):
     from evaluation import tables as evaluation_tables
     from pictures import images
 
-    codec = commandline.checkpoint_codec(args)
+    codec = options.checkpoint_codec(args)
     if codec and args.model:
-        raise commandline.UsageError("--model or --checkpoint expected, got both.")
+        raise cli_errors.UsageError("--model or --checkpoint expected, got both.")
     if args.file.suffix.lower() == bitstream.EXTENSION:
         data = args.file.read_bytes()
         fingerprint = bitstream.unpack(data).fingerprint
         codec = codec or Codec.load(args.model or models.find(fingerprint))
     else:
         pixels, _ = images.read_image(args.file)
-        codec = codec or Codec.load(args.model or commandline.DEFAULT_MODEL)
+        codec = codec or Codec.load(args.model or options.DEFAULT_MODEL)
         data = codec.compress(pixels)
     facts = evaluation_bits.account(codec, data)
     print("\n".join(evaluation_bits.describe(facts)))
@@ -241,4 +242,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -12,11 +12,11 @@ to machine precision and needs no second optimiser.
 import numpy as np
 import scipy.special
 import tensorflow.compat.v1 as tf
-import tensorflow_compression as tfc
 
 from errors import GlicError
+from layers import lower_bound
+from variables import PRIOR_SCOPE, PRIOR_WIDTHS
 
-FILTERS = (1, 3, 3, 3, 1)  # widths of the cumulative's network
 INIT_SCALE = 10.0
 TAIL_MASS = 2.0**-8  # outside of the quantiles; sets the tables' lengths
 LIKELIHOOD_BOUND = 1e-9  # the authors' floor
@@ -36,12 +36,12 @@ def variables(num_filters, table_length=3):
       ``factor_i`` (i = 0..2), ``quantiles`` (C, 1, 3) and the int32 ``quantized_cdf`` and
       ``cdf_length``, which are not trainable.
     """
-    c, layers = num_filters, len(FILTERS) - 1
+    c, layers = num_filters, len(PRIOR_WIDTHS) - 1
     scale = INIT_SCALE ** (1 / layers)
     made = {}
-    with tf.variable_scope("entropy_bottleneck"):
+    with tf.variable_scope(PRIOR_SCOPE):
         for i in range(layers):
-            rows, columns = FILTERS[i + 1], FILTERS[i]
+            rows, columns = PRIOR_WIDTHS[i + 1], PRIOR_WIDTHS[i]
             start = np.log(np.expm1(1 / scale / rows))
             shapes = {
                 f"matrix_{i}": ((c, rows, columns), tf.initializers.constant(start)),
@@ -71,9 +71,15 @@ def variables(num_filters, table_length=3):
     return made
 
 
+def weights_of(weights):
+    """The prior's own of a model's ``weights`` (dict by name), by name within the scope."""
+    prefix = f"{PRIOR_SCOPE}/"
+    return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+
+
 def _cumulative_logits(values, parameters, softplus, tanh, matmul):
     """Logits of the cumulative at ``values`` (C, 1, K); the same formula in NumPy and in TF."""
-    layers = len(FILTERS) - 1
+    layers = len(PRIOR_WIDTHS) - 1
     for i in range(layers):
         values = matmul(softplus(parameters[f"matrix_{i}"]), values) + parameters[f"bias_{i}"]
         if i < layers - 1:
@@ -101,7 +107,7 @@ def likelihood(z, parameters):
     sign = tf.stop_gradient(-tf.sign(logits[0] + logits[1]))
     mass = tf.abs(tf.sigmoid(sign * logits[1]) - tf.sigmoid(sign * logits[0]))
     mass = tf.reshape(tf.transpose(mass, (2, 1, 0)), shape)
-    return tfc.lower_bound(mass, LIKELIHOOD_BOUND)
+    return lower_bound(mass, LIKELIHOOD_BOUND)
 
 
 def round_to_medians(z, medians):

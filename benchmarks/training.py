@@ -20,11 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # noqa: F401  sets TensorFlow's log level, so it comes first
+import cli  # noqa: F401  sets TensorFlow's log level, so it comes first
 
 import numpy as np  # isort:skip
 import tensorflow.compat.v1 as tf  # isort:skip
 
+from architecture import Architecture
 from evaluation import complexity as evaluation_complexity
 from training import graph as training_graph
 from training.precision import convolution_seconds
@@ -58,11 +59,12 @@ def convolution_peak(num_filters, dtype):
 
 def measure(settings, repeats, profile):
     """Median seconds of a training step, and ``tf.RunMetadata`` of one where wanted."""
-    keys = ("family", "num_filters", "num_latents", "lmbda", "metric", "precision", "optimizer")
-    keys += ("seed", "batch", "patch", "average", "quantisation")
+    keys = ("lmbda", "metric", "precision", "optimizer", "seed", "batch", "patch", "average")
     with tf.Graph().as_default():
         tf.set_random_seed(1)
-        graph = training_graph.build_training(**{key: settings[key] for key in keys})
+        graph = training_graph.build_training(
+            architecture=Architecture.of(settings), **{key: settings[key] for key in keys}
+        )
         shape = (settings["batch"], settings["patch"], settings["patch"], 3)
         x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         feed = {graph.x: x, graph.learning_rate: 1e-6, graph.clip_norm: np.inf}

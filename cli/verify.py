@@ -1,8 +1,6 @@
 """encoder.py --verify: a file is known to decode before it gets its name."""
 
-import numpy as np
-
-from cli import commandline
+from cli import outputs
 from coding import bitstream
 from errors import GlicError
 from pictures import images
@@ -18,7 +16,7 @@ def check_decodes(codec, data, latents):
         decoded = codec.decode(bitstream.unpack(data))
     except GlicError as error:
         raise VerifyError(f"The file just made does not decode ({error})") from error
-    if not all(np.array_equal(a, b) for a, b in zip(decoded, latents)):
+    if not decoded.equals(latents):
         raise VerifyError("The file just made decodes to other latents: nothing is written.")
 
 
@@ -36,4 +34,4 @@ def write(codec, data, latents, output, overwrite):
         if path.read_bytes() != data:
             raise VerifyError(f"{output} reads back from the disk other than it was written.")
 
-    commandline.publish(write_and_compare, output, overwrite)
+    outputs.publish(write_and_compare, output, overwrite)

@@ -9,10 +9,10 @@ All integers are little endian::
     6       8      model fingerprint: first bytes of the weights' SHA-256
     14      4      image height in pixels, at least 1
     18      4      image width in pixels, at least 1
-    22      4      CRC-32 of the latents (see ``latents_checksum``)
+    22      4      CRC-32 of the latents (see ``latents.Latents.checksum``)
     26      4      length of the z payload in bytes
     30      4      length of the y payload in bytes
-    34      1      length F of the channel flags in bytes: filters / 8
+    34      1      length F of the channel flags in bytes: channels of y / 8
     35      F      channel flags: bit 7 of byte 0 is channel 0; 1 = some latent of y is not 0
     35 + F         z payload, then y payload
     end - 4 4      CRC-32 of everything before it
@@ -26,6 +26,7 @@ import zlib
 
 import numpy as np
 
+from architecture import STRIDE
 from errors import GlicError
 
 MAGIC = b"GLIC"
@@ -37,7 +38,6 @@ MODES = {GREY: "grey", RGB: "RGB"}
 MAX_FILE_BYTES = 1 << 30  # 48 bits per pixel of the largest image
 # Refused beyond, unless told otherwise: what Pillow takes for a decompression bomb.
 MAX_PIXELS = 178_956_970
-BLOCK = 64  # pixels: sides are coded as multiples of it
 COVERED_LIMIT = 2  # times the limit: what an image's blocks may cover
 
 _HEADER = struct.Struct("<4sBB8sIIIIIB")
@@ -49,7 +49,7 @@ class BitstreamError(GlicError):
     """Bytes that are not a whole, undamaged file of this format and version."""
 
 
-# fingerprint: bytes; height, width: int; mode: GREY or RGB; active: bool (N,); latents_crc: int;
+# fingerprint: bytes; height, width: int; mode: GREY or RGB; active: bool (M,); latents_crc: int;
 # z, y: bytes.
 Container = collections.namedtuple(
     "Container", "fingerprint height width mode active latents_crc z y"
@@ -62,22 +62,16 @@ def check_size(height, width, max_pixels=MAX_PIXELS):
     Latents come in blocks of 64x64 pixels, so a picture one pixel wide costs 64 times its size:
     what its blocks cover may be twice ``max_pixels``.
     """
-    covered = -(-height // BLOCK) * -(-width // BLOCK) * BLOCK**2
+    covered = -(-height // STRIDE) * -(-width // STRIDE) * STRIDE**2
     if height * width > max_pixels:
         raise BitstreamError(
             f"The image has {width}x{height} pixels; the limit is {max_pixels} pixels."
         )
-    if covered > max(BLOCK**2, COVERED_LIMIT * max_pixels):
+    if covered > max(STRIDE**2, COVERED_LIMIT * max_pixels):
         raise BitstreamError(
-            f"The image's {width}x{height} pixels fill {BLOCK}x{BLOCK} blocks of {covered} pixels; "
-            f"the limit is {COVERED_LIMIT * max_pixels} pixels."
+            f"The image's {width}x{height} pixels fill {STRIDE}x{STRIDE} blocks of {covered} "
+            f"pixels; the limit is {COVERED_LIMIT * max_pixels} pixels."
         )
-
-
-def latents_checksum(z_symbols, y_hat):
-    """CRC-32 of z's symbols, then of all of y_hat, as little-endian int32, row by row."""
-    crc = zlib.crc32(np.ascontiguousarray(z_symbols, "<i4"))
-    return zlib.crc32(np.ascontiguousarray(y_hat, "<i4"), crc)
 
 
 def pack(container):

@@ -13,20 +13,15 @@ import numpy as np
 from range_coder import RangeDecoder, RangeEncoder
 
 from coding.context import BATCH_POSITIONS
-from errors import GlicError
+from coding.latents import LatentError
 from gmm_entropy import RADII, TOTAL, CodingMixture
 
 BIT = [0, 1, 2]  # table of one equiprobable bit
 MAX_GOLOMB_BITS = 24  # longer prefixes do not occur: latents are limited to 2^20
-VALUE_LIMIT = 1 << 20
 PROBE_BYTES = 1 << 14  # more than range-coder buffers
 METER_SLACK = 1.0  # bits, over the rounding of sums of logarithms
 LEAST_ENTRIES = 2 * RADII[0] + 2  # of a table of y beside the symbol that is coded
 DECODE_SYMBOLS = 1 << 13  # of y whose tables exist at a time: bounds the decoder's memory
-
-
-class LatentError(GlicError):
-    """Latents that cannot be coded, or bytes that hold no latents."""
 
 
 @contextlib.contextmanager
@@ -126,16 +121,6 @@ def _read_golomb(decoder, order):
     for bit in decoder.decode(length, BIT):
         value = value << 1 | bit
     return value - (1 << order)
-
-
-def check_latents(name, values):
-    """Raises LatentError unless all of ``values`` are finite and within +-2^20."""
-    # False for NaN, too; without abs, which overflows at the least integer.
-    if not (values.min() >= -VALUE_LIMIT and values.max() <= VALUE_LIMIT):
-        raise LatentError(
-            f"Latents {name} within +-{VALUE_LIMIT} expected, but the model gave larger or "
-            "non-finite ones for this image: it cannot code it."
-        )
 
 
 class ZTables:

@@ -6,27 +6,26 @@ variables only) and ``config.json`` with at least ``family``, ``num_filters`` an
 A checkpoint that the authors published is the same without the configuration.
 """
 
-import collections
-import functools
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import factorized_prior
-import network
+from architecture import Architecture
 from coding.bitstream import FINGERPRINT_BYTES
 from errors import GlicError
-from layers import MASKED_WEIGHTS
+from variables import inference_variables
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 CHECKPOINT_PREFIX = "model"
 CONFIG_NAME = "config.json"
 MAX_CONFIG_BYTES = 1 << 20
-MAX_FILTERS = 2040  # and latent channels: a file's channel flags have at most 255 bytes
 MAX_TABLE_LENGTH = (1 << 16) + 1  # of a table that rises strictly from 0 to 65536
 MAX_QUANTILE = 2.0**20  # of the prior of z: latents are within it
 
@@ -49,78 +48,25 @@ class ModelError(GlicError):
     """A model that is missing, incomplete or not what it says it is."""
 
 
-# weights: dict of name to NumPy array; fingerprint: bytes; config: dict.
-Model = collections.namedtuple("Model", "name family num_filters weights fingerprint config")
+class Model(NamedTuple):
+    """A model's weights and what they are.
 
-
-def build_inference_graph(num_filters, family, table_length=3, num_latents=None):
-    """Builds all networks in the default graph, with float32 placeholders between them.
-
-    Returns:
-      Dict of tensors: placeholders ``x`` (B, H, W, 3) and ``y_hat`` (B, h, w, M); ``y`` and ``z``
-      computed from ``x``; ``x_hat`` from ``y_hat``; and, for tests and measurements, ``phi`` from
-      the placeholder ``z_hat`` and ``raw`` from ``y_hat`` and ``phi_in``.
+    architecture: ``Architecture``. weights: dict of variable name to NumPy array. fingerprint: 8
+    bytes. config: dict, empty for an authors' checkpoint. path: the folder, or the checkpoint's
+    prefix; None where it came from neither.
     """
-    n, m = num_filters, num_latents or num_filters
-    x = tf.placeholder(tf.float32, (None, None, None, 3), "x")
-    y_hat = tf.placeholder(tf.float32, (None, None, None, m), "y_hat")
-    z_hat = tf.placeholder(tf.float32, (None, None, None, n), "z_hat")
-    phi_in = tf.placeholder(tf.float32, (None, None, None, 2 * m), "phi")
-    y = network.analysis(x, n, family, m)
-    tensors = {
-        "x": x,
-        "y": y,
-        "z": network.hyper_analysis(y, n),
-        "z_hat": z_hat,
-        "phi": network.hyper_synthesis(z_hat, n, m),
-        "y_hat": y_hat,
-        "phi_in": phi_in,
-        "raw": network.entropy_parameter(y_hat, phi_in, family),
-        "x_hat": network.synthesis(y_hat, n, family),
-    }
-    factorized_prior.variables(n, table_length)
-    return tensors
 
+    name: str
+    architecture: Any
+    weights: dict
+    fingerprint: bytes
+    config: dict
+    path: Path | None = None
 
-@functools.lru_cache(maxsize=8)
-def inference_variables(num_filters, family, num_latents=None):
-    """Dict of every inference variable's name to (shape, NumPy dtype); not to be changed.
-
-    The second dimension of ``entropy_bottleneck/quantized_cdf`` is None: it differs by model.
-    """
-    network.check_architecture(family, num_filters, num_latents)
-    with tf.Graph().as_default():
-        build_inference_graph(num_filters, family, num_latents=num_latents)
-        found = {
-            v.op.name: (tuple(v.shape.as_list()), v.dtype.as_numpy_dtype)
-            for v in tf.global_variables()
-        }
-    name = "entropy_bottleneck/quantized_cdf"
-    found[name] = ((num_filters, None), found[name][1])
-    return found
-
-
-def latents_in(weights):
-    """M, the channels of y, of a model's weights by name."""
-    return weights[MASKED_WEIGHTS].shape[2]
-
-
-def check_architecture(family, num_filters, num_latents=None):
-    """Raises ModelError unless a codec of this family and these numbers of channels can exist."""
-    for what, number in (("filters", num_filters), ("latent channels", num_latents)):
-        if number is None and what != "filters":
-            continue
-        if not isinstance(family, str) or type(number) is not int:
-            raise ModelError(
-                f"A family's name and a whole number of {what} expected, got "
-                f"{str(family)[:40]!r} and {str(number)[:40]!r}."
-            )
-        if number > MAX_FILTERS:
-            raise ModelError(f"At most {MAX_FILTERS} {what} expected, got more.")
-    try:
-        network.check_architecture(family, num_filters, num_latents)
-    except GlicError as error:
-        raise ModelError(str(error)) from error
+    @property
+    def source(self):
+        """What ``load`` takes to load it again, which pickles."""
+        return str(self.path.resolve()), None if self.config else self.architecture
 
 
 def _matches(shape, expected):
@@ -130,14 +76,12 @@ def _matches(shape, expected):
     )
 
 
-def read_weights(prefix, num_filters, family, num_latents=None):
+def read_weights(prefix, architecture):
     """The inference variables of a checkpoint; whatever else it holds is left alone.
 
     Args:
       prefix: path of the checkpoint without ``.index``.
-      num_filters: N.
-      family: "gmm" or "gllmm".
-      num_latents: M, or None for N.
+      architecture: ``Architecture``.
 
     Returns:
       Dict of name to NumPy array.
@@ -153,22 +97,19 @@ def read_weights(prefix, num_filters, family, num_latents=None):
             ".index or .data-00000-of-00001."
         )
     weights = {}
-    expected = inference_variables(num_filters, family, num_latents)
     try:
         reader = tf.train.load_checkpoint(prefix)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-        for name, (shape, dtype) in expected.items():
+        for name, (shape, dtype) in inference_variables(architecture).items():
             # Before anything is read: a damaged file may promise any size.
             found = (dtypes[name].as_numpy_dtype, shapes[name]) if name in shapes else None
             if found is None or found[0] != dtype or not _matches(found[1], shape):
                 came = "nothing"
                 if found:
                     came = f"{np.dtype(found[0]).name} {tuple(found[1])}"
-                latents = f" and {num_latents} latent channels" if num_latents else ""
                 raise ModelError(
-                    f"The checkpoint {prefix} does not fit family {family} with {num_filters} "
-                    f"filters{latents}: {name} should be {np.dtype(dtype).name} {shape}, got "
-                    f"{came}."
+                    f"The checkpoint {prefix} does not fit the architecture {architecture}: {name} "
+                    f"should be {np.dtype(dtype).name} {shape}, got {came}."
                 )
             weights[name] = reader.get_tensor(name)
     except ModelError:
@@ -187,9 +128,9 @@ def read_weights(prefix, num_filters, family, num_latents=None):
     return weights
 
 
-def fingerprint_of(weights, num_filters, family):
+def fingerprint_of(weights, architecture):
     """8 bytes that name a model: a SHA-256 over its architecture, names, shapes and values."""
-    digest = hashlib.sha256(f"{family} {num_filters}\n".encode())
+    digest = hashlib.sha256(f"{architecture.family} {architecture.num_filters}\n".encode())
     for name in sorted(weights):
         values = np.ascontiguousarray(weights[name])
         little_endian = values.astype(values.dtype.newbyteorder("<"))
@@ -216,7 +157,7 @@ def read_config(folder):
         missing = [k for k in ("family", "num_filters", "fingerprint") if k not in config]
         if missing:
             raise ModelError(f"it lacks {', '.join(missing)}")
-        check_architecture(config["family"], config["num_filters"], config.get("num_latents"))
+        Architecture.of(config)  # raises
         if not _FINGERPRINT.fullmatch(str(config["fingerprint"])):
             raise ModelError(
                 f"a fingerprint of {2 * FINGERPRINT_BYTES} hexadecimal digits expected, got "
@@ -238,16 +179,15 @@ def load_folder(folder):
     """The ``Model`` in a folder, checked against its fingerprint."""
     folder = Path(folder)
     config = read_config(folder)
-    family, num_filters = config["family"], config["num_filters"]
-    prefix = folder / CHECKPOINT_PREFIX
-    weights = read_weights(prefix, num_filters, family, config.get("num_latents"))
-    fingerprint = fingerprint_of(weights, num_filters, family)
+    architecture = Architecture.of(config)
+    weights = read_weights(folder / CHECKPOINT_PREFIX, architecture)
+    fingerprint = fingerprint_of(weights, architecture)
     if fingerprint.hex() != config["fingerprint"]:
         raise ModelError(
             f"The weights in {folder} are not those that its {CONFIG_NAME} names (fingerprint "
             f"{config['fingerprint']} expected, got {fingerprint.hex()}): fetch the model again."
         )
-    return Model(folder.name, family, num_filters, weights, fingerprint, config)
+    return Model(folder.name, architecture, weights, fingerprint, config, folder)
 
 
 def folder_of(name, models_dir=MODELS_DIR):
@@ -270,12 +210,16 @@ def load_named(name, models_dir=MODELS_DIR):
     return load_folder(folder_of(name, models_dir))
 
 
-def load_checkpoint(prefix, family, num_filters):
+def load_checkpoint(prefix, architecture):
     """The ``Model`` of a checkpoint as its authors published it."""
-    check_architecture(family, num_filters)
-    weights = read_weights(prefix, num_filters, family)
-    fingerprint = fingerprint_of(weights, num_filters, family)
-    return Model(Path(prefix).name, family, num_filters, weights, fingerprint, {})
+    weights, path = read_weights(prefix, architecture), Path(prefix)
+    return Model(path.name, architecture, weights, fingerprint_of(weights, architecture), {}, path)
+
+
+def load(source):
+    """The ``Model`` of a ``Model.source``: (folder, None), or (prefix, ``Architecture``)."""
+    path, architecture = source
+    return load_checkpoint(path, architecture) if architecture else load_folder(path)
 
 
 def find(fingerprint, models_dir=MODELS_DIR):

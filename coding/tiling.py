@@ -81,14 +81,14 @@ LATENT_BYTES = 1 / 8  # per pixel and channel of y: y, y_hat, phi, the canvas of
 HYPER_TILE = 512  # positions of y: a hyper analysis of 16 bytes per position and filter
 
 
-def network_area(budget, pixels, num_filters, num_latents):
+def network_area(budget, pixels, architecture):
     """Pixels, border included, of the largest tile that keeps the process within a budget.
 
     Args:
       budget: bytes of the whole process.
       pixels: of the padded image.
-      num_filters: N.
-      num_latents: M.
+      architecture: ``Architecture``.
     """
-    rest = budget - FIXED_BYTES - pixels * (IMAGE_BYTES + LATENT_BYTES * num_latents)
-    return max(0, int(rest / (NETWORK_BYTES * num_filters)))
+    own = pixels * (IMAGE_BYTES + LATENT_BYTES * architecture.num_latents)
+    rest = budget - FIXED_BYTES - own
+    return max(0, int(rest / (NETWORK_BYTES * architecture.num_filters)))

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline
+from cli import options
 from pictures import images, metrics
 
 PHOTOGRAPH = "astronaut.png"
@@ -49,8 +49,8 @@ def main():
     """Writes the picture."""
     from codec import Codec
 
-    codec = Codec.load(commandline.DEFAULT_MODEL)
-    pixels = images.read_image(commandline.ROOT / "valid" / PHOTOGRAPH).pixels
+    codec = Codec.load(options.DEFAULT_MODEL)
+    pixels = images.read_image(options.ROOT / "valid" / PHOTOGRAPH).pixels
     data = codec.compress(pixels)
     ours = codec.decompress(data)
     jpeg, jpeg_size = jpeg_within(pixels, len(data))

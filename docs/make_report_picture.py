@@ -15,7 +15,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline
+from cli import errors as cli_errors
+from cli import options
 
 PHOTOGRAPH = 2  # which of valid/, counted from 0: chelsea.png
 WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height
@@ -23,16 +24,16 @@ WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height
 
 def main():
     """Writes the picture."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     parser.add_argument("report", type=Path)
     args = parser.parse_args()
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    chrome = webdriver.ChromeOptions()
+    chrome.binary_location = shutil.which("chromium")
     size = f"window-size={WINDOW[0]},{WINDOW[1]}"
     for argument in ("headless=new", "no-sandbox", "hide-scrollbars", size):
-        options.add_argument(f"--{argument}")
+        chrome.add_argument(f"--{argument}")
     service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
+    driver = webdriver.Chrome(options=chrome, service=service)
     try:
         driver.get(args.report.resolve().as_uri())
         ready = "return document.body.dataset.ready"
@@ -48,4 +49,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -13,15 +13,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli import commandline  # sets TensorFlow's log level, so it comes first
+from cli import errors as cli_errors
+from cli import options  # sets TensorFlow's log level, so it comes first
 
 from evaluation import complexity as evaluation_complexity  # isort:skip
 import preflight
+from architecture import Architecture
 from evaluation import curves as evaluation_curves
 from evaluation import plots as evaluation_plots
 from pictures.metrics import to_db
 
-ROOT = commandline.ROOT
+ROOT = options.ROOT
 RDDATA, MODELS = ROOT / "RDdata", ROOT / "models"
 OTHERS = {
     "classic_jpeg_444_measured": "JPEG 4:4:4, optimised Huffman",
@@ -87,15 +89,16 @@ def models_table(curves):
     ]
     for path in sorted(MODELS.glob("*/config.json")):
         c = json.loads(path.read_text(encoding="utf-8"))
-        n, m = c["num_filters"], c.get("num_latents") or c["num_filters"]
-        counts = evaluation_complexity.count(c["family"], n, m).values()
+        architecture = Architecture.of(c)
+        counts = evaluation_complexity.count(architecture).values()
         parameters, macs = (sum(values) for values in zip(*counts))
         row = measured.get(c["fingerprint"], {})
         kodak = [float(row[k]) if row.get(k) else None for k in ("bpp", "psnr_db", "ms_ssim")]
         start = f"`{Path(c['init_from']).name}`" if c["init_from"] else "scratch"
         lines.append(
-            f"| `{path.parent.name}` | {c['family']} | {n} | {m} | {c['lmbda']:g} "
-            f"| {c['metric']} | {start} | {c['steps']:,} | {c['hours']:.2f} | {c['images']} "
+            f"| `{path.parent.name}` | {c['family']} | {architecture.num_filters} "
+            f"| {architecture.num_latents} | {c['lmbda']:g} | {c['metric']} | {start} "
+            f"| {c['steps']:,} | {c['hours']:.2f} | {c['images']} "
             f"| {parameters:,} | {macs / 1000:.1f} | {dash(kodak[0], '.4f')} "
             f"| {dash(kodak[1], '.2f')} | {dash(kodak[2], '.4f')} |"
         )
@@ -146,7 +149,7 @@ def with_table(text, mark, lines):
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not found or not closed:
-        raise commandline.UsageError(f"No {begin.strip()} ... {end} in the document.")
+        raise cli_errors.UsageError(f"No {begin.strip()} ... {end} in the document.")
     return head + begin + "\n".join(lines) + "\n" + closed + tail
 
 
@@ -170,7 +173,7 @@ def draw(own, metric, name):
 
 def main():
     """Writes or checks."""
-    parser = commandline.parser_for(__doc__)
+    parser = options.parser_for(__doc__)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     preflight.check_evaluation()
@@ -192,4 +195,4 @@ def main():
 
 
 if __name__ == "__main__":
-    commandline.run(main)
+    cli_errors.run(main)

@@ -17,7 +17,7 @@ from coding import bitstream
 from coding.context import BATCH_POSITIONS
 from gmm_entropy import TOTAL, CodingMixture
 
-# y: float64 (h, w, N) bits, 0 in channels that are not coded; z: float64 (h/4, w/4, N).
+# y: float64 (h, w, M) bits, 0 in channels that are not coded; z: float64 (h/4, w/4, N).
 Costs = collections.namedtuple("Costs", "y z")
 
 
@@ -30,8 +30,8 @@ def golomb_bits(value, order):
 
 def _cost_y(codec, latents, active):
     """float64 (h, w, C) of the active channels."""
-    image_model = codec._image_model(latents.z_symbols, active)
-    values = latents.y_hat[..., active]
+    image_model = codec.entropy_coder.image_model(latents.z_symbols, active)
+    values, family = latents.y_hat[..., active], codec.architecture.family
     positions = image_model.schedule.positions
     scheduled = values.reshape(len(positions), -1)[positions]
     canvas = image_model.new_canvas()
@@ -39,7 +39,7 @@ def _cost_y(codec, latents, active):
     costs = np.zeros(scheduled.shape)
     for start in range(0, len(positions), BATCH_POSITIONS):
         stop = min(start + BATCH_POSITIONS, len(positions))
-        mixture = CodingMixture(image_model.parameters(canvas, start, stop), codec.family)
+        mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
         low, high, excess, order = mixture.intervals(scheduled[start:stop].ravel())
         bits = np.log2(TOTAL / (high - low))
         escaped = excess >= 0
@@ -50,7 +50,7 @@ def _cost_y(codec, latents, active):
 
 def _cost_z(codec, symbols):
     """float64 like ``symbols`` (h/4, w/4, N)."""
-    tables = codec._z_tables
+    tables = codec.entropy_coder.z_tables
     costs = np.zeros(symbols.shape)
     for channel, (table, offset) in enumerate(zip(tables.tables, tables.offsets)):
         frequencies = np.diff(table)
@@ -66,7 +66,7 @@ def _cost_z(codec, symbols):
 
 def costs_of(codec, latents):
     """``Costs`` of an image's ``codec.Latents``, in bits, from the coder's own tables."""
-    active = latents.y_hat.any(axis=(0, 1))
+    active = latents.active
     y = np.zeros(latents.y_hat.shape)
     if active.any():
         y[..., active] = _cost_y(codec, latents, active)
@@ -88,18 +88,15 @@ def network_estimate(codec, latents):
     Returns:
       ``y``, ``z``: floats, sums of -log2 of the likelihoods over all channels.
     """
-    z_hat = (latents.z_symbols + codec.medians)[None].astype(np.float32)
+    z_hat = (latents.z_symbols + codec.entropy_coder.medians)[None].astype(np.float32)
     y_hat = latents.y_hat[None].astype(np.float32)
-    phi = codec.run("phi", {"z_hat": z_hat})
-    raw = codec.run("raw", {"y_hat": y_hat, "phi_in": phi})
-    prior = {
-        name.split("/", 1)[1]: value
-        for name, value in codec.model.weights.items()
-        if name.startswith("entropy_bottleneck/")
-    }
+    _, raw = codec.networks.mixtures(y_hat, z_hat)
+    prior = factorized_prior.weights_of(codec.model.weights)
     with tf.Graph().as_default(), tf.Session() as session:
         holders = [tf.placeholder(tf.float32, (None,) * 3 + v.shape[3:]) for v in (y_hat, raw)]
-        bits_y = -tf.reduce_sum(gmm_entropy.log_likelihood(*holders, codec.family)) / np.log(2)
+        bits_y = -tf.reduce_sum(
+            gmm_entropy.log_likelihood(*holders, codec.architecture.family)
+        ) / np.log(2)
         z = tf.placeholder(tf.float32, (None,) * 3 + z_hat.shape[3:])
         bits_z = -tf.reduce_sum(tf.log(factorized_prior.likelihood(z, prior))) / np.log(2)
         y_sum, z_sum = session.run([bits_y, bits_z], {holders[0]: y_hat, holders[1]: raw, z: z_hat})
@@ -145,7 +142,7 @@ def account(codec, data):
             "width": container.width,
             "height": container.height,
             "latents_crc": f"{container.latents_crc:08x}",
-            "filters": codec.num_filters,
+            "filters": codec.architecture.num_filters,
             "latent_channels": len(container.active),
             "coded_channels": int(container.active.sum()),
         },

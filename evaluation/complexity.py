@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 import factorized_prior
 import network
+from architecture import STRIDE, Architecture
 from errors import GlicError
 
 PARTS = ("analysis", "hyper_analysis", "hyper_synthesis", "entropy_parameter", "synthesis")
@@ -23,16 +24,12 @@ PRIOR = "entropy_bottleneck"
 REPEATS = 3  # of each timing; the fastest is reported
 
 
-def _build(family, num_filters, height, width, num_latents=None):
-    """All networks in the default graph on one image of a static size; dict of tensors."""
+def _build(architecture, height, width):
+    """All networks in the default graph on one image of a static size; ``network.Chain`` and x."""
     x = tf.placeholder(tf.float32, (1, height, width, 3), "x")
-    y = network.analysis(x, num_filters, family, num_latents)
-    z = network.hyper_analysis(y, num_filters)
-    phi = network.hyper_synthesis(z, num_filters, num_latents)
-    raw = network.entropy_parameter(y, phi, family)
-    x_hat = network.synthesis(y, num_filters, family)
-    factorized_prior.variables(num_filters)
-    return {"x": x, "y": y, "z": z, "phi": phi, "raw": raw, "x_hat": x_hat}
+    chain = network.chain(x, architecture, lambda y, z: (y, z, y))
+    factorized_prior.variables(architecture.num_filters)
+    return chain, x
 
 
 def _macs(op):
@@ -46,24 +43,15 @@ def _macs(op):
     return 0
 
 
-def count(family, num_filters, num_latents=None):
+def count(architecture):
     """Parameters and MACs of every part.
-
-    Args:
-      family: "gmm" or "gllmm".
-      num_filters: N.
-      num_latents: M, or None for N.
 
     Returns:
       Dict of part to (trainable parameters, MACs per image pixel); the prior of z has no MACs.
-
-    Raises:
-      GlicError: for an architecture that cannot be built.
     """
-    network.check_architecture(family, num_filters, num_latents)
-    side = network.STRIDE
+    side = STRIDE
     with tf.Graph().as_default() as graph:
-        _build(family, num_filters, side, side, num_latents)
+        _build(architecture, side, side)
         parameters = dict.fromkeys((*PARTS, PRIOR), 0)
         macs = dict.fromkeys((*PARTS, PRIOR), 0)
         for variable in tf.trainable_variables():
@@ -73,41 +61,38 @@ def count(family, num_filters, num_latents=None):
     return {part: (parameters[part], macs[part] / side**2) for part in parameters}
 
 
-def seconds(family, num_filters, height, width, num_latents=None):
+def seconds(architecture, height, width):
     """Measured seconds of every part's float32 graph on one image, with random weights.
 
     Weights do not change the time of a convolution. The fastest of three runs after a first one,
     which sets TensorFlow up.
 
     Args:
-      family, num_filters, num_latents: the architecture; None as ``num_latents`` is N.
+      architecture: ``Architecture``.
       height, width: of the image, multiples of 64.
 
     Returns:
       Dict of part to seconds.
     """
-    side = network.STRIDE
+    side = STRIDE
     if height < 1 or width < 1 or height % side or width % side:
         raise GlicError(f"Sides that are multiples of {side} expected, got {width}x{height}.")
-    network.check_architecture(family, num_filters, num_latents)
     random = np.random.default_rng(0)
     with tf.Graph().as_default(), tf.Session() as session:
-        tensors = _build(family, num_filters, height, width, num_latents)
+        c, x = _build(architecture, height, width)
         session.run(tf.global_variables_initializer())
-        values = {
-            name: random.normal(0, 1, tensor.shape.as_list()).astype(np.float32)
-            for name, tensor in tensors.items()
-            if name in ("x", "y", "z", "phi")
-        }
-        runs = [("y", ["x"]), ("z", ["y"]), ("phi", ["z"]), ("raw", ["y", "phi"]), ("x_hat", ["y"])]
+        runs = [(c.y, [x]), (c.z, [c.y]), (c.phi, [c.z]), (c.raw, [c.y, c.phi]), (c.x_hat, [c.y])]
         result = {}
         for part, (output, inputs) in zip(PARTS, runs):
             # The op, not its value: copying the output into NumPy is not the network's work.
-            run = session.make_callable(tensors[output].op, [tensors[i] for i in inputs])
+            run = session.make_callable(output.op, inputs)
+            values = [
+                random.normal(0, 1, tensor.shape.as_list()).astype(np.float32) for tensor in inputs
+            ]
             times = []
             for _ in range(REPEATS + 1):
                 start = time.perf_counter()
-                run(*(values[i] for i in inputs))
+                run(*values)
                 times.append(time.perf_counter() - start)
             result[part] = min(times[1:])
     return result
@@ -129,12 +114,13 @@ def table(families, filters, size=None, num_latents=None):
     rows = []
     for family in families:
         for n in filters:
-            counts = count(family, n, num_latents)
-            times = seconds(family, n, *size, num_latents) if size else {}
-            architecture = {"family": family, "filters": n, "latents": num_latents or n}
+            architecture = Architecture(family, n, num_latents)
+            counts = count(architecture)
+            times = seconds(architecture, *size) if size else {}
+            described = {"family": family, "filters": n, "latents": architecture.num_latents}
             parts = [
                 {
-                    **architecture,
+                    **described,
                     "part": part,
                     "parameters": parameters,
                     "macs_per_pixel": macs,
@@ -142,7 +128,7 @@ def table(families, filters, size=None, num_latents=None):
                 }
                 for part, (parameters, macs) in counts.items()
             ]
-            total = {**architecture, "part": "total"}
+            total = {**described, "part": "total"}
             for column in ("parameters", "macs_per_pixel"):
                 total[column] = sum(row[column] for row in parts)
             total["seconds"] = sum(times.values()) if times else None

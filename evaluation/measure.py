@@ -66,7 +66,7 @@ def loaded_codec(load):
     """The codec of a model, with everything that is set up on first use set up.
 
     Args:
-      load: ("name", name or path), or ("checkpoint", prefix, family, filters).
+      load: ("name", name or path), or ("checkpoint", prefix, ``Architecture``).
     """
     import numpy as np
 
@@ -84,7 +84,7 @@ def _warmed_up(load, shape):
     import numpy as np
 
     codec = loaded_codec(load)
-    codec.synthesise(codec.analyse(np.zeros(shape, np.uint8)), *shape[:2], len(shape) == 2)
+    codec.synthesise(codec.analyse(np.zeros(shape, np.uint8)))
 
 
 def _measure_model(task, pixels):
@@ -92,13 +92,12 @@ def _measure_model(task, pixels):
 
     _warmed_up(task.load, pixels.shape)
     codec = loaded_codec(task.load)
-    height, width = pixels.shape[:2]
     clock = time.perf_counter
     scope = reset_peak_memory()
     start = clock()
     latents = codec.analyse(pixels)
     analysed = clock()
-    data = codec.encode(latents, height, width, pixels.ndim == 2)
+    data = codec.encode(latents)
     encoded = clock()
     encode_peak = peak_memory()
     reset_peak_memory()
@@ -106,8 +105,7 @@ def _measure_model(task, pixels):
     container = bitstream.unpack(data)
     latents = codec.decode(container)
     decoded = clock()
-    grey = container.mode == bitstream.GREY
-    restored = codec.synthesise(latents, container.height, container.width, grey)
+    restored = codec.synthesise(latents)
     end = clock()
     return (
         data,
@@ -122,8 +120,8 @@ def _measure_model(task, pixels):
             "encode_peak_mib": encode_peak,
             "decode_peak_mib": peak_memory(),
             "peak_scope": scope,
-            "family": codec.family,
-            "filters": codec.num_filters,
+            "family": codec.architecture.family,
+            "filters": codec.architecture.num_filters,
             "suffix": bitstream.EXTENSION,
         },
     )

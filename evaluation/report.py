@@ -67,8 +67,7 @@ def _model_entry(load, row):
     codec = loaded_codec(load)
     container = bitstream.unpack(Path(row["file"]).read_bytes())
     latents = codec.decode(container)
-    grey = container.mode == bitstream.GREY
-    pixels = codec.synthesise(latents, container.height, container.width, grey)
+    pixels = codec.synthesise(latents)
     bits = evaluation_bits.position_map(evaluation_bits.costs_of(codec, latents))
     return {
         **_facts_of(row),

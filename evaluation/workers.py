@@ -22,7 +22,8 @@ from pathlib import Path
 
 import tqdm
 
-from cli import commandline
+from cli import errors as cli_errors
+from cli import options
 from errors import GlicError
 from evaluation import classics as evaluation_codecs
 from evaluation.measure import measure
@@ -55,7 +56,7 @@ def source_hash():
     """SHA-256 of the code that measures, hexadecimal."""
     digest = hashlib.sha256()
     for pattern in _SOURCES:
-        for path in sorted(commandline.ROOT.glob(pattern)):
+        for path in sorted(options.ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -129,8 +130,8 @@ def _measure_and_keep(arguments):
         images.atomic_write(file, data)
         images.atomic_write(folder / f"{key}.json", json.dumps(row).encode())
         return row, None
-    except commandline.EXPECTED_ERRORS as error:
-        return None, commandline.reason(error)
+    except cli_errors.EXPECTED_ERRORS as error:
+        return None, cli_errors.reason(error)
 
 
 class Workers:

@@ -15,12 +15,13 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import gmm_entropy
 import network
+from architecture import LATENT_STRIDE, PER_Z, STRIDE
 from coding import tiling
-from network import LATENT_STRIDE, STRIDE
-from pictures import ms_ssim as training_metric
-from training.graph import PEAK, session_config
+from coding.networks import constants
+from layers import session_config
+from pictures import ms_ssim
+from pictures.metrics import PEAK
 
-PER_Z = STRIDE // LATENT_STRIDE  # positions of y per position of z, along an axis
 # Positions of z. The networks reach 2.6 (gmm) or 3.5 (gllmm), but hardly: on a photograph the
 # gradient of y differs by 0.8 % from the untiled one with a border of 2, by 4 % with 1.
 BORDER = 2
@@ -50,19 +51,14 @@ class LatentLoss:
     def __init__(self, codec, lmbda, metric):
         self._codec, self._lmbda, self._metric = codec, lmbda, metric
         with tf.Graph().as_default() as graph:
-            self._build()
+            with tf.variable_scope("", custom_getter=constants(codec.model.weights)):
+                self._build()
             self._session = tf.Session(graph=graph, config=session_config())
-            variables = tf.global_variables()
-            weights = codec.model.weights
-            self._session.run(
-                [v.initializer for v in variables],
-                {v.initializer.inputs[1]: weights[v.op.name] for v in variables},
-            )
             graph.finalize()
 
     def _build(self):
         """Placeholders of a tile, its loss in float32, and its gradients."""
-        n, m = self._codec.num_filters, self._codec.num_latents
+        n, m = self._codec.architecture.num_filters, self._codec.architecture.num_latents
         self._x = tf.placeholder(tf.float32, (None, None, 3))  # of the image itself, 0 to 255
         self._y = tf.placeholder(tf.float32, (None, None, m))  # with the border
         self._z = tf.placeholder(tf.float32, (None, None, n))  # the same, without the medians
@@ -71,10 +67,9 @@ class LatentLoss:
         self._corner = tf.placeholder(tf.int32, (2,))  # where x begins in the tile, in pixels
         self._weight = tf.placeholder(tf.float32, ())  # of the distortion
         self._image_pixels = tf.placeholder(tf.float32, ())
-        with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-            self._loss = self._tile_loss(tf.float32)
-            self._relaxed = self._tile_loss(tf.bfloat16)
-            self._gradients = tf.gradients(self._relaxed, [self._y, self._z])
+        self._loss = self._tile_loss(tf.float32)
+        self._relaxed = self._tile_loss(tf.bfloat16)
+        self._gradients = tf.gradients(self._relaxed, [self._y, self._z])
 
     def _inner(self, t, scale):
         """The tile's own part of (1, h, w, N) with ``scale`` positions per position of z."""
@@ -84,16 +79,14 @@ class LatentLoss:
 
     def _tile_loss(self, dtype):
         """The tile's share of the image's loss, with the synthesis transform in ``dtype``."""
-        n, family = self._codec.num_filters, self._codec.family
-        table_length = self._codec.model.weights["entropy_bottleneck/quantized_cdf"].shape[1]
-        prior = factorized_prior.variables(n, table_length)
-        y_hat, z_hat = self._y[None], (self._z + self._codec.medians)[None]
-        phi = network.hyper_synthesis(z_hat, n, self._codec.num_latents)
-        raw = network.entropy_parameter(y_hat, phi, family)
+        architecture = self._codec.architecture
+        prior = factorized_prior.variables(architecture.num_filters)
+        y_hat, z_hat = self._y[None], (self._z + self._codec.entropy_coder.medians)[None]
+        _, raw = network.mixtures(y_hat, z_hat, architecture)
         own_y, own_raw = self._inner(y_hat, PER_Z), self._inner(raw, PER_Z)
-        nats = -tf.reduce_sum(gmm_entropy.log_likelihood(own_y, own_raw, family))
+        nats = -tf.reduce_sum(gmm_entropy.log_likelihood(own_y, own_raw, architecture.family))
         nats -= tf.reduce_sum(tf.log(factorized_prior.likelihood(self._inner(z_hat, 1), prior)))
-        x_hat = tf.cast(network.synthesis(tf.cast(y_hat, dtype), n, family), tf.float32)
+        x_hat = network.reconstruction(y_hat, architecture, dtype)
         distortion = self._weight * self._distortion(x_hat[0])
         return nats / (math.log(2) * self._image_pixels) + self._lmbda * distortion
 
@@ -104,14 +97,15 @@ class LatentLoss:
         x_hat = PEAK * tf.clip_by_value(x_hat[top : top + height, left : left + width], 0.0, 1.0)
         if self._metric == "mse":
             return tf.reduce_mean(tf.math.squared_difference(self._x, x_hat))
-        similarity = training_metric.ms_ssim(self._x[None] / PEAK, x_hat[None] / PEAK)
+        similarity = ms_ssim.ms_ssim(self._x[None] / PEAK, x_hat[None] / PEAK)
         return 1 - tf.reduce_mean(similarity)
 
     def _tiles(self, y):
         """(row, column) pairs of ``tiling.Span`` in positions of z."""
-        h, w, m = y.shape
-        pixels, n = h * w * LATENT_STRIDE**2, self._codec.num_filters
-        rest = tiling.network_area(self._codec.memory_budget, pixels, n, m) * tiling.NETWORK_BYTES
+        h, w = y.shape[:2]
+        pixels, codec = h * w * LATENT_STRIDE**2, self._codec
+        rest = tiling.network_area(codec.memory_budget, pixels, codec.architecture)
+        rest *= tiling.NETWORK_BYTES
         area = int((rest - SEARCH_BYTES * pixels) / GRADIENT_BYTES)
         side = max(h, w) * LATENT_STRIDE
         if pixels > area:
@@ -150,7 +144,7 @@ class LatentLoss:
 
         Args:
           pixels: uint8 (H, W, 3), or grey (H, W).
-          y_hat, z_symbols: float32 (h, w, N) and (h/4, w/4, N), z without the medians; rounded,
+          y_hat, z_symbols: float32 (h, w, M) and (h/4, w/4, N), z without the medians; rounded,
             or relaxed as the search has them.
         """
         tiles = self._tiles(y_hat)

@@ -14,11 +14,12 @@ image's own pixels only, so that the padding becomes cheap, and the best rounded
 are kept. Large images pass in tiles, see refine_graph.py.
 """
 
-import collections
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from coding.latents import Latents
 from errors import GlicError
 from pictures import metrics
 from search.latent_loss import LatentLoss
@@ -37,7 +38,25 @@ BETAS, EPSILON = (0.9, 0.99), 1e-12
 CHECK_EVERY = 20  # iterations between measurements of the rounded latents
 EDGE = 1e-5  # keeps atanh and its slope finite
 
-Refined = collections.namedtuple("Refined", "latents data gain interrupted")
+
+class Refined(NamedTuple):
+    """A refined file.
+
+    latents: ``Latents``. data: bytes of its file. gain: by which share its rate + lambda *
+    distortion lies under the plain file's, 0 where that one was better.
+    """
+
+    latents: Latents
+    data: bytes
+    gain: float
+
+
+class SearchInterrupted(KeyboardInterrupt):
+    """Ctrl-C ended a search; ``result`` is what is best so far."""
+
+    def __init__(self, result):
+        super().__init__()
+        self.result = result
 
 
 class RefineError(GlicError):
@@ -123,8 +142,9 @@ class Refiner:
           the search early; the latents so far are then measured too.
         """
         y, z = self._codec.transform(pixels)
-        best_loss, best = math.inf, self._codec.quantise(y, z)
-        z -= self._codec.medians
+        picture = (*pixels.shape[:2], pixels.ndim == 2)
+        best_loss, best = math.inf, self._codec.quantise(y, z, *picture)
+        z -= self._codec.entropy_coder.medians
         interrupted = False
         start = RATE * min(1, RATE_ITERATIONS / iterations) ** RATE_POWER
         descent = Descent([y, z], OWN_SHARE)
@@ -155,7 +175,8 @@ class Refiner:
         loss = self._loss.loss(pixels, y_hat, z_symbols)
         if loss >= best_loss:
             return best_loss, best
-        return loss, type(best)(y_hat.astype(np.int32), z_symbols.astype(np.int32))
+        rounded = y_hat.astype(np.int32), z_symbols.astype(np.int32)
+        return loss, Latents(*rounded, *best[2:])
 
     def compress(self, pixels, level, progress=None):
         """The better of the plain and the refined file, by real bytes and decoded pixels.
@@ -166,12 +187,11 @@ class Refiner:
           progress: see ``search``.
 
         Returns:
-          ``Refined``: ``latents`` and ``data`` (bytes of the file) of the better one; ``gain``, by
-          which share its rate + lambda * distortion lies under the plain one's (0 where the plain
-          one is better); ``interrupted``.
+          ``Refined``.
 
         Raises:
           RefineError: for an image that is too small for MS-SSIM.
+          SearchInterrupted: on Ctrl-C, with the ``Refined`` of what was found until then.
         """
         height, width = pixels.shape[:2]
         if self._metric == "ms-ssim" and min(height, width) < metrics.MS_SSIM_MIN_SIDE:
@@ -180,25 +200,26 @@ class Refiner:
                 f"{width}x{height}: leave --effort out for this one."
             )
         plain = self._codec.analyse(pixels)
-        data = self._codec.encode(plain, height, width, pixels.ndim == 2)
+        best = Refined(plain, self._codec.encode(plain), 0.0)
         if not ITERATIONS[level]:
-            return Refined(plain, data, 0.0, False)
-        refined, interrupted = self.search(pixels, ITERATIONS[level], progress)
-        refined_data = self._codec.encode(refined, height, width, pixels.ndim == 2)
-        before, after = self._cost(pixels, plain, data), self._cost(pixels, refined, refined_data)
-        if after >= before:
-            return Refined(plain, data, 0.0, interrupted)
-        return Refined(refined, refined_data, 1 - after / before, interrupted)
+            return best
+        latents, interrupted = self.search(pixels, ITERATIONS[level], progress)
+        data = self._codec.encode(latents)
+        before, after = self._cost(pixels, *best[:2]), self._cost(pixels, latents, data)
+        if after < before:
+            best = Refined(latents, data, 1 - after / before)
+        if interrupted:
+            raise SearchInterrupted(best)
+        return best
 
     def _cost(self, pixels, latents, data):
         """bpp + lambda * distortion of a file as it will be restored."""
-        height, width = pixels.shape[:2]
-        restored = self._codec.synthesise(latents, height, width, pixels.ndim == 2)
+        restored = self._codec.synthesise(latents)
         if self._metric == "mse":
             distortion = metrics.mse(pixels, restored)
         else:
             distortion = 1 - metrics.ms_ssim(pixels, restored)
-        return 8 * len(data) / (height * width) + self._lmbda * distortion
+        return 8 * len(data) / (latents.height * latents.width) + self._lmbda * distortion
 
 
 def _logistic(random, shape):

@@ -15,7 +15,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from cli import commandline
+from cli import errors as cli_errors
 from errors import GlicError
 
 # Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 4.3 measured at 64
@@ -72,7 +72,7 @@ def of_options(args):
     """The ``Target`` that an encoder's options name, or None.
 
     Raises:
-      commandline.UsageError: for a value that means nothing, or other options that contradict it.
+      cli_errors.UsageError: for a value that means nothing, or other options that contradict it.
     """
     kind = "psnr" if args.target_bpp is None else "bpp"
     value = args.target_psnr if args.target_bpp is None else args.target_bpp
@@ -80,18 +80,18 @@ def of_options(args):
         return None
     name = f"--target-{kind}"
     if not (math.isfinite(value) and value > 0):
-        raise commandline.UsageError(f"{name} needs a positive number, got {value}.")
+        raise cli_errors.UsageError(f"{name} needs a positive number, got {value}.")
     if any(v is not None for v in (args.checkpoint, args.family, args.num_filters)):
-        raise commandline.UsageError(
+        raise cli_errors.UsageError(
             f"{name} chooses among model folders: leave out --checkpoint, --family and "
             "--num-filters, or the target."
         )
     if args.lmbda is not None:
-        raise commandline.UsageError(
+        raise cli_errors.UsageError(
             f"{name} takes each model's own lambda: leave out --lmbda, or the target."
         )
     if kind == "psnr" and args.no_metrics:
-        raise commandline.UsageError(
+        raise cli_errors.UsageError(
             f"{name} measures the PSNR of every file: leave out --no-metrics, or the target."
         )
     return Target(kind, value)
@@ -252,16 +252,16 @@ class _Search:
     def attempt(self, name, code):
         """Codes the image with one candidate; returns whether its file meets the target."""
         from pictures import metrics
+        from search.refine import SearchInterrupted
 
-        coded = code(self._path, self._pixels)
-        if coded.interrupted:
-            raise KeyboardInterrupt
-        height, width = self._pixels.shape[:2]
-        bpp, psnr = 8 * len(coded.data) / (height * width), None
+        try:
+            coded = code(self._path, self._pixels)
+        except SearchInterrupted:  # its file is one of several: none is the best yet
+            raise KeyboardInterrupt from None
+        bpp, psnr = 8 * len(coded.data) / (coded.latents.height * coded.latents.width), None
         met = bpp <= self._target.value
         if self._target.kind == "psnr":
-            grey = self._pixels.ndim == 2
-            restored = coded.codec.synthesise(coded.latents, height, width, grey)
+            restored = coded.codec.synthesise(coded.latents)
             coded = coded._replace(restored=restored)
             psnr = metrics.psnr(self._pixels, restored)
             met = psnr >= self._target.value

@@ -33,12 +33,21 @@ def golden_scalars(family, image):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
-def codecs():
-    """Codec of each family's golden checkpoint."""
+def golden_codecs():
+    """Dict of family to the codec of its golden checkpoint."""
+    from architecture import Architecture
     from codec import Codec
 
-    return {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
+    return {
+        family: Codec.from_checkpoint(checkpoint_of(family), Architecture(family, NUM_FILTERS))
+        for family in FAMILIES
+    }
+
+
+@pytest.fixture(scope="session")
+def codecs():
+    """``golden_codecs``, loaded once."""
+    return golden_codecs()
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +55,15 @@ def start(tmp_path_factory):
     """Prefix of a checkpoint of an untrained gmm model of 8 filters, for ``--init-from``."""
     import tensorflow.compat.v1 as tf
 
-    from coding import models
-    from training import graph as training_graph
+    import network
+    from architecture import Architecture
+    from layers import session_config
 
     prefix = str(tmp_path_factory.mktemp("start") / "model-0")
     with tf.Graph().as_default():
         tf.set_random_seed(4)
-        models.build_inference_graph(8, "gmm")
-        with tf.Session(config=training_graph.session_config(1)) as session:
+        network.inference_graph(Architecture("gmm", 8))
+        with tf.Session(config=session_config(1)) as session:
             session.run(tf.global_variables_initializer())
             saver = tf.train.Saver()
             saver.save(session, prefix, write_meta_graph=False, write_state=False)
@@ -67,22 +77,22 @@ def run_here(codecs, monkeypatch, capsys):
     ``run_here(module, *arguments)`` returns (exit code, stdout, stderr). Where its options name the
     golden checkpoint it gets the session's codec; anything else is loaded as always.
     """
-    from cli import commandline
+    from cli import errors as cli_errors
     from codec import Codec
 
     load = Codec.from_checkpoint
 
-    def from_checkpoint(prefix, family, num_filters, **options):
-        if (str(prefix), family, num_filters) == (str(checkpoint_of("gmm")), "gmm", NUM_FILTERS):
+    def from_checkpoint(prefix, architecture, **options):
+        if (str(prefix), architecture) == (str(checkpoint_of("gmm")), codecs["gmm"].architecture):
             return codecs["gmm"]
-        return load(prefix, family, num_filters, **options)
+        return load(prefix, architecture, **options)
 
     monkeypatch.setattr(Codec, "from_checkpoint", from_checkpoint)
 
     def run(module, *arguments):
         monkeypatch.setattr(sys, "argv", [Path(module.__file__).name, *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            commandline.run(module.main)
+            cli_errors.run(module.main)
         return (caught.value.code, *capsys.readouterr())
 
     return run

@@ -186,9 +186,7 @@ def golden_latents():
 
 def main():
     """Prints the counts."""
-    from conftest import FAMILIES, NUM_FILTERS, checkpoint_of
-
-    from codec import Codec
+    from conftest import golden_codecs
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -197,7 +195,7 @@ def main():
     parser.add_argument("--payload-share", type=float, default=0.5, help="(default: 0.5)")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     args = parser.parse_args()
-    codecs = {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
+    codecs = golden_codecs()
     start = time.perf_counter()
     outcomes, slowest, grown = fuzz(
         codecs, golden_streams(), args.count, args.payload_share, args.seed, golden_latents()

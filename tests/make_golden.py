@@ -11,6 +11,7 @@ PNG, which their hash protects, and compared with that tolerance.
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def picture_cases():
 
 
 def latent_cases(num_filters):
-    """Dict of name to (y_hat, z_symbols, height, width): what no picture gives."""
+    """Dict of name to ``Latents`` that no picture gives."""
     rng = np.random.default_rng(2023)
     y_hat = rng.integers(-3, 4, (4, 8, num_filters)).astype(np.int32)
     y_hat[..., 5:9] = 0
@@ -52,8 +53,13 @@ def latent_cases(num_filters):
     y_hat[0, 0, :3] = [70_000, -300, 256]
     z_symbols = rng.integers(-2, 3, (1, 2, num_filters)).astype(np.int32)
     z_symbols[0, 1, :4] = [2**20, -(2**20), 500, -500]
+    from coding.latents import Latents
+
     still = np.zeros((4, 4, num_filters), np.int32), np.zeros((1, 1, num_filters), np.int32)
-    return {"escapes": (y_hat, z_symbols, 60, 128), "all-zero": (*still, 64, 64)}
+    return {
+        "escapes": Latents(y_hat, z_symbols, 60, 128),
+        "all-zero": Latents(*still, 64, 64),
+    }
 
 
 def latents_sha256(latents):
@@ -63,24 +69,22 @@ def latents_sha256(latents):
     return digest.hexdigest()
 
 
-def add(manifest, codec, name, latents, pixels_shape, with_pixels):
+def add(manifest, codec, name, latents, with_pixels):
     """Writes one stream and its entry, unless it exists."""
     if name in manifest:
         return
-    height, width = pixels_shape[:2]
-    grey = len(pixels_shape) == 2
-    data = codec.encode(latents, height, width, grey)
+    data = codec.encode(latents)
     (GOLDEN / f"{name}.glic").write_bytes(data)
     hash_of_pixels = {}
     if with_pixels:
-        pixels = codec.synthesise(latents, height, width, grey)
+        pixels = codec.synthesise(latents)
         Image.fromarray(pixels).save(GOLDEN / f"{name}.png", optimize=True)
         hash_of_pixels = {"pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
     manifest[name] = {
-        "family": codec.family,
-        "height": height,
-        "width": width,
-        "mode": "grey" if grey else "RGB",
+        "family": codec.architecture.family,
+        "height": latents.height,
+        "width": latents.width,
+        "mode": "grey" if latents.grey else "RGB",
         "file_sha256": hashlib.sha256(data).hexdigest(),
         "latents_sha256": latents_sha256(latents),
         "pixels": with_pixels,
@@ -90,24 +94,18 @@ def add(manifest, codec, name, latents, pixels_shape, with_pixels):
 
 def main():
     """Adds the streams that are missing."""
-    from conftest import FAMILIES, NUM_FILTERS, checkpoint_of
-
-    from codec import Codec, Latents
+    from conftest import NUM_FILTERS, golden_codecs
 
     manifest = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
     GOLDEN.mkdir(exist_ok=True)
-    for family in FAMILIES:
-        codec = Codec.from_checkpoint(checkpoint_of(family), family, NUM_FILTERS)
+    for family, codec in golden_codecs().items():
         for case, pixels in picture_cases().items():
-            latents = codec.analyse(pixels)
-            add(manifest, codec, f"{family}-{case}", latents, pixels.shape, True)
-        for case, (y_hat, z_symbols, *size) in latent_cases(NUM_FILTERS).items():
-            add(manifest, codec, f"{family}-{case}", Latents(y_hat, z_symbols), (*size, 3), False)
+            add(manifest, codec, f"{family}-{case}", codec.analyse(pixels), True)
+        for case, latents in latent_cases(NUM_FILTERS).items():
+            add(manifest, codec, f"{family}-{case}", latents, False)
     MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    import sys
-
     sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
     main()

@@ -21,15 +21,17 @@ from pathlib import Path
 import tensorflow.compat.v1 as tf
 
 import factorized_prior
+import network
+from architecture import Architecture
 from coding import models
 from errors import GlicError
 from pictures import images
 from training.graph import AVERAGE_SCOPE
 from training.log import columns_of, plot_run
+from variables import PRIOR_SCOPE
 
 LOG_ROWS = 500  # of an exported log
 BEST_RECORD = "best.json"  # in a run's folder: the validation of its best checkpoint
-PRIOR_SCOPE = "entropy_bottleneck"
 
 
 def write_json(path, record):
@@ -124,13 +126,13 @@ def _prior_arrays(reader):
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def _save_inference_model(checkpoint, prefix, family, num_filters, num_latents):
+def _save_inference_model(checkpoint, prefix, architecture):
     """Writes the inference variables with a solved prior; returns them as arrays by name."""
     reader = WeightReader(checkpoint)
     prior = _prior_arrays(reader)
     table_length = prior[f"{PRIOR_SCOPE}/quantized_cdf"].shape[1]
     with tf.Graph().as_default():
-        models.build_inference_graph(num_filters, family, table_length, num_latents)
+        network.inference_graph(architecture, table_length)
         variables = tf.global_variables()
         names = [v.op.name for v in variables]
         weights = {n: prior[n] if n in prior else reader.get_tensor(n) for n in names}
@@ -172,11 +174,9 @@ def export(checkpoint, target, config, log):
     new, old = (target.parent / f".{target.name}-{kind}-{mark}" for kind in ("new", "old"))
     new.mkdir()
     try:
-        family, num_filters = config["family"], config["num_filters"]
-        prefix = str(new / models.CHECKPOINT_PREFIX)
-        latents = config.get("num_latents")
-        weights = _save_inference_model(checkpoint, prefix, family, num_filters, latents)
-        fingerprint = models.fingerprint_of(weights, num_filters, family).hex()
+        architecture, prefix = Architecture.of(config), str(new / models.CHECKPOINT_PREFIX)
+        weights = _save_inference_model(checkpoint, prefix, architecture)
+        fingerprint = models.fingerprint_of(weights, architecture).hex()
         write_json(new / models.CONFIG_NAME, {**config, "fingerprint": fingerprint})
         _thin_log(log, new / "log.csv", config["steps"])
         plot_run(log.parent, new / "log.png", config["steps"])

@@ -22,15 +22,15 @@ import collections
 import math
 
 import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf import rewriter_config_pb2
 
 import factorized_prior
 import gmm_entropy
 import network
-from layers import rdft_kernel_shape
 from pictures import ms_ssim as training_metric
+from pictures.metrics import PEAK  # lambda weighs the squared error on this scale
 from training.cluster import SINGLE
 from training.settings import LAST_FROM
+from variables import rdft_kernel_shape
 
 METRICS = ("mse", "ms-ssim")
 PRECISIONS = ("bfloat16", "float32")
@@ -39,7 +39,6 @@ QUANTISATIONS = ("noise", "straight-through", "rounded")
 SCHEDULES = ("cosine", "constant", "step", "cooldown")
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
 STEP_FACTOR = 0.1  # of the step schedule in the last fifth
-PEAK = 255  # levels: the scale on which lambda weighs the squared error
 
 Losses = collections.namedtuple("Losses", "loss bpp_y bpp_z mse")
 MsSsimLosses = collections.namedtuple("MsSsimLosses", "loss bpp_y bpp_z mse ms_ssim")
@@ -50,24 +49,12 @@ TrainingGraph = collections.namedtuple(
 ValidationGraph = collections.namedtuple("ValidationGraph", "x medians losses prior x_hat")
 
 
-def session_config(threads=0):
-    """Session settings: grappler's remapper fails on the leaky ReLU's gradient, so it is off."""
-    config = tf.ConfigProto(
-        intra_op_parallelism_threads=threads,
-        inter_op_parallelism_threads=threads,
-        allow_soft_placement=True,  # a GPU lacks kernels for some integers and strings
-    )
-    options = config.graph_options.rewrite_options
-    options.remapping = rewriter_config_pb2.RewriterConfig.OFF
-    return config
-
-
 def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda, metric):
     """The papers' loss.
 
     Args:
       x, x_hat: (B, H, W, 3) float32 in [0, 1].
-      log_likelihood_y: (B, H/16, W/16, N) float32, natural logarithm.
+      log_likelihood_y: (B, H/16, W/16, M) float32, natural logarithm.
       likelihood_z: (B, H/64, W/64, N) float32.
       lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM.
       metric: "mse", or "ms-ssim", for which H and W are at least 161.
@@ -108,13 +95,11 @@ def training_losses(
     x,
     step,
     *,
-    family,
-    num_filters,
+    architecture,
     lmbda,
     metric,
     precision,
     seed,
-    num_latents=None,
     quantisation="noise",
     share=(0, 1),
 ):
@@ -123,54 +108,54 @@ def training_losses(
     Args:
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
+      architecture: ``Architecture``.
       quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
         With "rounded" all parts see y and z as they are coded, and the gradient ends there.
       share: (k, n) where ``x`` is part k of n of the step's batch.
     """
-    dtype, as_coded = tf.as_dtype(precision), quantisation == "rounded"
-    forward = tf.float32 if as_coded else dtype  # bfloat16 would round to other latents
-    y = network.analysis(tf.cast(x, forward), num_filters, family, num_latents)
-    z = tf.cast(network.hyper_analysis(y, num_filters), tf.float32)
-    y = tf.cast(y, tf.float32)
-    prior = factorized_prior.variables(num_filters)
-    if as_coded:
-        medians = factorized_prior.medians_of(prior["quantiles"])
-        y_tilde = tf.stop_gradient(tf.round(y))
-        z_tilde = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
-    else:
-        y_tilde = _noisy(y, seed, step, 0, share)
-        z_tilde = _noisy(z, seed, step, 1, share)
-    likelihood_z = factorized_prior.likelihood(z_tilde, prior)
-    phi = network.hyper_synthesis(tf.cast(z_tilde, dtype), num_filters, num_latents)
-    # float32: a bfloat16 mean of 40 is known to 0.25 only, which would be noise in the rate.
-    raw = network.entropy_parameter(y_tilde, tf.cast(phi, tf.float32), family)
-    y_hat = _rounded_straight_through(y) if quantisation == "straight-through" else y_tilde
-    x_hat = network.synthesis(tf.cast(y_hat, dtype), num_filters, family)
+    as_coded = quantisation == "rounded"
+    prior = factorized_prior.variables(architecture.num_filters)
+
+    def quantise(y, z):
+        if as_coded:
+            medians = factorized_prior.medians_of(prior["quantiles"])
+            y_hat = tf.stop_gradient(tf.round(y))
+            z_hat = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
+            return y_hat, z_hat, y_hat
+        y_tilde, z_tilde = _noisy(y, seed, step, 0, share), _noisy(z, seed, step, 1, share)
+        straight_through = quantisation == "straight-through"
+        return y_tilde, z_tilde, _rounded_straight_through(y) if straight_through else y_tilde
+
+    # bfloat16 would round to other latents than the coder's.
+    analysis_dtype = tf.float32 if as_coded else None
+    dtype = tf.as_dtype(precision)
+    c = network.chain(x, architecture, quantise, dtype=dtype, analysis_dtype=analysis_dtype)
+    likelihood_z = factorized_prior.likelihood(c.z_hat, prior)
     return rate_distortion(
         x,
-        tf.cast(x_hat, tf.float32),
-        gmm_entropy.log_likelihood(y_tilde, raw, family),
+        c.x_hat,
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
         tf.stop_gradient(likelihood_z) if as_coded else likelihood_z,
         lmbda,
         metric,
     )
 
 
-def rounded_losses(x, medians, *, family, num_filters, lmbda, metric, num_latents=None):
+def rounded_losses(x, medians, *, architecture, lmbda, metric):
     """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
-    y = network.analysis(x, num_filters, family, num_latents)
-    z_hat = factorized_prior.round_to_medians(network.hyper_analysis(y, num_filters), medians)
-    y_hat = tf.round(y)
-    prior = factorized_prior.variables(num_filters)
-    phi = network.hyper_synthesis(z_hat, num_filters, num_latents)
-    raw = network.entropy_parameter(y_hat, phi, family)
-    x_hat = network.synthesis(y_hat, num_filters, family)
-    x_hat = tf.round(PEAK * tf.clip_by_value(x_hat, 0.0, 1.0)) / PEAK
+    prior = factorized_prior.variables(architecture.num_filters)
+
+    def quantise(y, z):
+        y_hat = tf.round(y)
+        return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
+
+    c = network.chain(x, architecture, quantise)
+    x_hat = tf.round(PEAK * tf.clip_by_value(c.x_hat, 0.0, 1.0)) / PEAK
     losses = rate_distortion(
         x,
         x_hat,
-        gmm_entropy.log_likelihood(y_hat, raw, family),
-        factorized_prior.likelihood(z_hat, prior),
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
+        factorized_prior.likelihood(c.z_hat, prior),
         lmbda,
         metric,
     )
@@ -293,8 +278,7 @@ def _replicated_losses(x, step, placement, **settings):
 
 def build_training(
     *,
-    family,
-    num_filters,
+    architecture,
     lmbda,
     metric,
     precision,
@@ -303,7 +287,6 @@ def build_training(
     batch,
     patch,
     average,
-    num_latents=None,
     quantisation="noise",
     placement=SINGLE,
 ):
@@ -331,9 +314,7 @@ def build_training(
         x,
         step,
         placement,
-        family=family,
-        num_filters=num_filters,
-        num_latents=num_latents,
+        architecture=architecture,
         lmbda=lmbda,
         metric=metric,
         precision=precision,
@@ -383,7 +364,7 @@ def _averaged(getter, name, *args, **kwargs):
     return next((v for v in tf.global_variables() if v.name == average), variable)
 
 
-def build_validation(*, family, num_filters, lmbda, metric, num_latents=None):
+def build_validation(*, architecture, lmbda, metric):
     """Builds validation as coded, on the current graph's averaged weights if it has them.
 
     Returns:
@@ -392,14 +373,12 @@ def build_validation(*, family, num_filters, lmbda, metric, num_latents=None):
       reconstruction ``x_hat``, uint8 like ``x``.
     """
     x = tf.placeholder(tf.uint8, (1, None, None, 3), "valid_x")
-    medians = tf.placeholder(tf.float32, (num_filters,), "medians")
+    medians = tf.placeholder(tf.float32, (architecture.num_filters,), "medians")
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, custom_getter=_averaged):
         losses, prior, x_hat = rounded_losses(
             tf.cast(x, tf.float32) / PEAK,
             medians,
-            family=family,
-            num_filters=num_filters,
-            num_latents=num_latents,
+            architecture=architecture,
             lmbda=lmbda,
             metric=metric,
         )

@@ -14,6 +14,8 @@ import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
 import factorized_prior
+import layers
+from architecture import Architecture
 from errors import GlicError
 from pictures.metrics import to_db
 from training import cluster as training_cluster
@@ -87,7 +89,7 @@ class Run:
 
         Args:
           folder: pathlib.Path of the run, which exists.
-          settings: see ``train.resolve_settings``.
+          settings: see ``settings.resolve_settings``.
           photographs: ``training_data.Photographs``.
           crops: validation images, uint8 (h, w, 3); may be empty.
           init_from: starting weights for a new run.
@@ -101,7 +103,7 @@ class Run:
         self._folder, self._settings, self._photographs = folder, settings, photographs
         self._crops, self._valid_every, self._save_seconds = crops, valid_every, save_seconds
         self._end, self._placement, self._cluster = end, placement, cluster
-        self._init_from, self._config = init_from, training_graph.session_config(threads)
+        self._init_from, self._config = init_from, layers.session_config(threads)
         self._stop_signal, self._suspended, self._lost_in_a_row = None, False, 0
         self._lmbda_changes = settings["lmbda_start"] is not None
         self._log = self._valid = self._summaries = None
@@ -129,8 +131,8 @@ class Run:
 
     def _build(self):
         settings = self._settings
-        keys = ("family", "num_filters", "num_latents", "lmbda", "metric")
-        model = {key: settings[key] for key in keys}
+        model = {key: settings[key] for key in ("lmbda", "metric")}
+        model["architecture"] = Architecture.of(settings)
         keys = ("precision", "optimizer", "seed", "batch", "patch", "average", "quantisation")
         rest = {key: settings[key] for key in keys}
         rest["placement"] = self._placement

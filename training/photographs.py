@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from architecture import STRIDE
 from errors import GlicError
 from pictures import images
 
 HELD_OUT = 16  # images kept for validation where no folder is given for it
 VALID_CROP = 256  # pixels: side of the centre crops for validation
-VALID_UNIT = 64  # their sides are multiples of the networks' stride
 QUEUED_BATCHES = 8
 
 
@@ -78,7 +78,7 @@ def validation_crops(paths, least=1, report=print):
         except images.ImageError as error:
             report(f"Left out of validation: {error}")
             continue
-        height, width = (min(s, VALID_CROP) // VALID_UNIT * VALID_UNIT for s in pixels.shape[:2])
+        height, width = (min(s, VALID_CROP) // STRIDE * STRIDE for s in pixels.shape[:2])
         if min(height, width) >= least:
             top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
             crops.append(pixels[top : top + height, left : left + width])

@@ -11,7 +11,7 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from training.graph import session_config
+from layers import session_config
 
 # The convolution that is timed: small, so that a CPU without bfloat16 units is through in a second.
 CHANNELS, SIDE, BATCH = 64, 32, 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import network
+from architecture import STRIDE, Architecture
 from errors import GlicError
 from pictures import metrics
 
@@ -120,8 +120,7 @@ def stages(settings):
 
 def check_settings(settings):
     """Raises GlicError with a sentence for a setting out of its range."""
-    architecture = (settings[key] for key in ("family", "num_filters", "num_latents"))
-    network.check_architecture(*architecture)
+    Architecture.of(settings)  # raises
     lengths = [settings[key] for key in EXTENDABLE if settings[key] is not None]
     fail_if(len(lengths) != 1, "Give the length of the training, either --steps or --hours.")
     fail_if(lengths[0] <= 0, f"A positive --steps or --hours expected, got {lengths[0]}.")
@@ -138,12 +137,12 @@ def check_settings(settings):
         fail_if(settings[key] < 0, f"A {key} of 0 or more expected, got {settings[key]}.")
     patch, final = settings["patch"], settings["final_patch"]
     fail_if(
-        patch <= 0 or patch % network.STRIDE,
-        f"A --patch that is a positive multiple of {network.STRIDE} expected, got {patch}.",
+        patch <= 0 or patch % STRIDE,
+        f"A --patch that is a positive multiple of {STRIDE} expected, got {patch}.",
     )
     fail_if(
-        final is not None and (final < patch or final % network.STRIDE),
-        f"A --final-patch that is a multiple of {network.STRIDE} from --patch {patch} up expected, "
+        final is not None and (final < patch or final % STRIDE),
+        f"A --final-patch that is a multiple of {STRIDE} from --patch {patch} up expected, "
         f"got {final}.",
     )
     fail_if(

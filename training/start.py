@@ -76,7 +76,7 @@ def _widened(value, initial):
 
 
 def _mixture_kernel(value, shape):
-    """gllmm's last parameter kernel, (1, 1, 1280, 30N), from gmm's, (1, 1, 640, 9N)."""
+    """gllmm's last parameter kernel, (1, 1, 1280, 30M), from gmm's, (1, 1, 640, 9M)."""
     kernel = np.zeros(shape, np.float32)
     rows, gaussians = value.shape[2], value.shape[3]
     n = gaussians // (3 * COMPONENTS)
@@ -101,16 +101,16 @@ def _gllmm_value(name, value, initial):
     return None
 
 
-def check_start(path, family, num_filters, num_latents):
+def check_start(path, architecture):
     """Raises GlicError unless a new model can start from the checkpoint at ``path``.
 
     Args:
       path: see ``models_io.checkpoint_prefix``.
-      family, num_filters, num_latents: of the new model; None as ``num_latents`` is N.
+      architecture: ``Architecture`` of the new model.
     """
     shapes = models_io.WeightReader(models_io.checkpoint_prefix(path)).names
-    same_family = (family == "gllmm") == (FAMILY_MARK in shapes)
-    wide = num_filters, num_latents or num_filters
+    same_family = (architecture.family == "gllmm") == (FAMILY_MARK in shapes)
+    wide = architecture.num_filters, architecture.num_latents
     _check_channels(path, training_widen.channels(shapes), wide, same_family)
 
 

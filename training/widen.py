@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from errors import GlicError
-from layers import MASKED_WEIGHTS, rdft_kernel_shape
+from variables import MASKED_WEIGHTS, rdft_kernel_shape
 
 WIDTH_MARK = "hyper_analysis/layer_0/signal_conv2d/bias"  # has one element for each filter
 _KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")  # their last two axes are (in, out)

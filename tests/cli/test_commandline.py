@@ -12,7 +12,7 @@ from PIL import Image
 
 import decoder
 import encoder
-from cli import commandline
+from cli import jobs, options
 from pictures import images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +95,7 @@ def test_pictures_come_back_in_their_size_and_mode(coded):
 def test_decoded_picture_is_the_one_that_was_measured(folder, codecs):
     original = images.read_image(folder / "my photos ü" / "colour.png").pixels
     codec = codecs["gmm"]
-    expected = codec.synthesise(codec.analyse(original), *original.shape[:2])
+    expected = codec.synthesise(codec.analyse(original))
     decoded = images.read_image(folder / "back" / "colour.png").pixels
     assert np.abs(decoded.astype(int) - expected).max() <= 1
 
@@ -190,8 +190,8 @@ def test_effort_writes_an_ordinary_file_and_says_what_it_gained(folder, run_here
 
 def test_two_inputs_with_one_stem_do_not_overwrite_each_other(tmp_path):
     paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "sub" / "a.jpg"]
-    jobs = commandline.outputs_of(paths, tmp_path / "out", ".glic", overwrite=True)
-    assert [bool(problem) for _, _, problem in jobs] == [False, False, True]
+    found = jobs.outputs_of(paths, tmp_path / "out", ".glic", overwrite=True)
+    assert [bool(problem) for _, _, problem in found] == [False, False, True]
 
 
 def test_valid_photos_cost_their_ideal_size():
@@ -200,10 +200,10 @@ def test_valid_photos_cost_their_ideal_size():
 
     from codec import Codec
 
-    codec = Codec.load(commandline.DEFAULT_MODEL)
+    codec = Codec.load(options.DEFAULT_MODEL)
     for path in images.collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
         pixels = images.read_image(path).pixels
         latents = codec.analyse(pixels)
-        data = codec.encode(latents, *pixels.shape[:2], grey=pixels.ndim == 2)
+        data = codec.encode(latents)
         ideal = ideal_bits(codec, latents) / 8
         assert len(data) <= ideal * (1 + OVERHEAD_SHARE) + OVERHEAD_BYTES, path.name

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from cli import commandline
+from cli import errors as cli_errors
+from cli import jobs
 from errors import GlicError
 
 
@@ -16,7 +17,7 @@ def run(error, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["encoder.py"])
     with pytest.raises(SystemExit) as caught:
-        commandline.run(main)
+        cli_errors.run(main)
     return caught.value.code
 
 
@@ -39,4 +40,4 @@ def test_a_bug_ends_a_batch(tmp_path, capsys):
         raise ValueError("operands could not be broadcast together")
 
     with pytest.raises(ValueError, match="broadcast"):
-        commandline.process([(tmp_path / "a.png", tmp_path / "a.glic", None)], work, print)
+        jobs.process([(tmp_path / "a.png", tmp_path / "a.glic", None)], work, print)

@@ -18,9 +18,10 @@ from PIL import Image
 
 import decoder
 import encoder
-from cli import commandline, verify
+from cli import outputs, verify
 from codec import Codec
 from coding import bitstream, latent_coder
+from coding.latents import LatentError
 from pictures import images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +70,11 @@ def test_two_writers_do_not_replace_each_other(tmp_path):
         output.write_bytes(b"the other process was faster")
         path.write_bytes(b"ours")
 
-    with pytest.raises(commandline.OutputExists, match="another process"):
-        commandline.publish(slow_write, output, overwrite=False)
+    with pytest.raises(outputs.OutputExists, match="another process"):
+        outputs.publish(slow_write, output, overwrite=False)
     assert output.read_bytes() == b"the other process was faster"
     assert names(tmp_path) == ["a.glic"]
-    commandline.publish(slow_write, output, overwrite=True)
+    outputs.publish(slow_write, output, overwrite=True)
     assert output.read_bytes() == b"ours" and names(tmp_path) == ["a.glic"]
 
 
@@ -83,9 +84,9 @@ def test_file_systems_without_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", no_links)
     output = tmp_path / "a.glic"
-    commandline.publish(lambda p: p.write_bytes(b"1"), output, overwrite=False)
-    with pytest.raises(commandline.OutputExists):
-        commandline.publish(lambda p: p.write_bytes(b"2"), output, overwrite=False)
+    outputs.publish(lambda p: p.write_bytes(b"1"), output, overwrite=False)
+    with pytest.raises(outputs.OutputExists):
+        outputs.publish(lambda p: p.write_bytes(b"2"), output, overwrite=False)
     assert output.read_bytes() == b"1" and names(tmp_path) == ["a.glic"]
 
 
@@ -116,8 +117,8 @@ def test_data_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
     for name in ("fsync", "replace", "link"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, n=name, f=real: calls.append(n) or f(*a))
-    commandline.publish(lambda p: images.atomic_write(p, b"1"), tmp_path / "a", overwrite=False)
-    commandline.publish(lambda p: images.atomic_write(p, b"2"), tmp_path / "a", overwrite=True)
+    outputs.publish(lambda p: images.atomic_write(p, b"1"), tmp_path / "a", overwrite=False)
+    outputs.publish(lambda p: images.atomic_write(p, b"2"), tmp_path / "a", overwrite=True)
     assert calls == ["fsync", "replace", "link", "fsync", "replace", "replace"]
 
 
@@ -157,7 +158,7 @@ def test_stale_temporary_files_are_removed(run, photos):
     out.mkdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    old = time.time() - 2 * commandline.STALE_SECONDS
+    old = time.time() - 2 * outputs.STALE_SECONDS
     kept = [f".{os.getpid()}-{'0' * 16}.tmp", f".{dead.pid}-{'1' * 16}.tmp", ".notes.tmp", "x.tmp"]
     stale = f".{dead.pid}-{'2' * 16}.tmp"
     for name in (*kept, stale):
@@ -240,7 +241,7 @@ def test_verify_refuses_what_does_not_decode(run, photos, monkeypatch):
 def test_verify_refuses_what_the_disk_changes(codecs, photos, monkeypatch):
     pixels = images.read_image(photos / "in" / "a.png").pixels
     latents = codecs["gmm"].analyse(pixels)
-    data = codecs["gmm"].encode(latents, *pixels.shape[:2])
+    data = codecs["gmm"].encode(latents)
     write = images.atomic_write
     monkeypatch.setattr(images, "atomic_write", lambda p, d: write(p, d[:-1] + b"?"))
     with pytest.raises(verify.VerifyError, match="reads back"):
@@ -263,8 +264,9 @@ def test_limits_are_options(run, photos):
 
 def test_a_picture_that_is_not_finite_is_refused(run, photos, codecs, monkeypatch):
     assert run(encoder, "in/a.png", "-o", "out")[0] == 0
-    codec_run = codecs["gmm"].run
-    monkeypatch.setattr(codecs["gmm"], "run", lambda *a: codec_run(*a) * np.float32(np.inf))
+    networks = codecs["gmm"].networks
+    broken = networks.synthesis(np.zeros((1, 8, 12, NUM_FILTERS), np.float32)) * np.float32(np.inf)
+    monkeypatch.setattr(networks, "synthesis", lambda y_hat: broken)
     code, _, err = run(decoder, "out", "-o", "back")
     assert code == 1 and "not finite" in err and names(photos / "back") == []
 
@@ -345,5 +347,5 @@ def test_the_escape_code_has_an_end():
         def decode(self, count, table):
             return [1] * count
 
-    with pytest.raises(latent_coder.LatentError, match="too long"):
+    with pytest.raises(LatentError, match="too long"):
         latent_coder._read_golomb(Ones(), 0)

@@ -70,11 +70,11 @@ def test_the_bounds_are_those_of_pyproject_and_requirements():
 
 @pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py", "codec.py"])
 def test_every_script_checks_first(script):
-    """Before any import of what is installed: 'commandline' starts with the check, too.
+    """Before any import of what is installed: the package cli starts with the check, too.
 
     The Python API, codec.py, is what programs of others import.
     """
     first = FIRST_IMPORT.search((ROOT / script).read_text())[1]
     assert first in ("preflight", "cli")
-    shared = FIRST_IMPORT.search((ROOT / "cli" / "commandline.py").read_text())[1]
+    shared = FIRST_IMPORT.search((ROOT / "cli" / "__init__.py").read_text())[1]
     assert shared == "preflight"

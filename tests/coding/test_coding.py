@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import FAMILIES, IMAGES, NUM_FILTERS, checkpoint_of, golden_arrays
+from conftest import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
 
 import factorized_prior
 import gmm_entropy
-from codec import Latents, pad
+from codec import pad
 from coding import bitstream, latent_coder, models
+from coding.latents import LatentError, Latents, check_values
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERHEAD_BYTES, OVERHEAD_SHARE = 64, 0.005  # allowed over the ideal code length
@@ -25,15 +26,15 @@ PORTABLE = """
 import hashlib, json, sys
 sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/coding"]
 import threadpoolctl
-from conftest import FAMILIES, IMAGES
+from conftest import FAMILIES, IMAGES, golden_codecs
 import test_coding as t
 digests = []
-codecs = t.make_codecs()
+codecs = golden_codecs()
 for family in FAMILIES:
     files = []
     for image in IMAGES:
-        latents, size = t.golden_latents(family, image)
-        files.append((codecs[family].encode(latents, *size), latents))
+        latents = t.golden_latents(family, image)
+        files.append((codecs[family].encode(latents), latents))
     for data, latents in files:  # decoded after both were encoded: state must not leak
         again = codecs[family].decode(t.bitstream.unpack(data))
         assert (again.y_hat == latents.y_hat).all()
@@ -44,24 +45,19 @@ print(json.dumps([digests, info]))
 """
 
 
-def make_codecs():
-    from codec import Codec
-
-    return {f: Codec.from_checkpoint(checkpoint_of(f), f, NUM_FILTERS) for f in FAMILIES}
-
-
 def golden_latents(family, image):
     golden = golden_arrays(family, image)
-    latents = Latents(golden["y_hat"][0].astype(np.int32), golden["z_symbols"][0].astype(np.int32))
-    return latents, golden["image"].shape[:2]
+    y_hat, z_symbols = golden["y_hat"][0], golden["z_symbols"][0]
+    size = golden["image"].shape[:2]
+    return Latents(y_hat.astype(np.int32), z_symbols.astype(np.int32), *size)
 
 
 def golden_files(codecs):
     files = {}
     for family in FAMILIES:
         for image in IMAGES:
-            latents, size = golden_latents(family, image)
-            files[family, image] = codecs[family].encode(latents, *size)
+            latents = golden_latents(family, image)
+            files[family, image] = codecs[family].encode(latents)
     return files
 
 
@@ -91,27 +87,24 @@ def test_files_are_the_same_under_every_blas(codecs):
 
 def ideal_bits(codec, latents):
     """Code length of latents under the float model: all of y and z."""
-    z_hat = (latents.z_symbols + codec.medians)[None].astype(np.float32)
+    z_hat = (latents.z_symbols + codec.entropy_coder.medians)[None].astype(np.float32)
     y_hat = latents.y_hat[None].astype(np.float32)
-    raw = codec.run("raw", {"y_hat": y_hat, "phi_in": codec.run("phi", {"z_hat": z_hat})})
+    _, raw = codec.networks.mixtures(y_hat, z_hat)
+    family = codec.architecture.family
     with tf.Graph().as_default(), tf.Session() as session:
-        log_y = gmm_entropy.log_likelihood(tf.constant(y_hat), tf.constant(raw), codec.family)
-        prior = {
-            name.split("/")[1]: tf.constant(value)
-            for name, value in codec.model.weights.items()
-            if name.startswith("entropy_bottleneck/")
-        }
+        log_y = gmm_entropy.log_likelihood(tf.constant(y_hat), tf.constant(raw), family)
+        prior = factorized_prior.weights_of(codec.model.weights)
         likelihood_z = factorized_prior.likelihood(tf.constant(z_hat), prior)
         y, z = session.run([log_y, likelihood_z])
-    active = latents.y_hat.any(axis=(0, 1))
+    active = latents.active
     return (-y[0][..., active].sum() - np.log(z).sum()) / np.log(2)
 
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_golden_images_cost_their_ideal_size(codecs, family, image):
-    latents, size = golden_latents(family, image)
-    data = codecs[family].encode(latents, *size)
+    latents = golden_latents(family, image)
+    data = codecs[family].encode(latents)
     ideal = ideal_bits(codecs[family], latents) / 8
     assert len(data) <= ideal * (1 + OVERHEAD_SHARE) + OVERHEAD_BYTES
 
@@ -122,7 +115,7 @@ def test_analysis_finds_the_golden_latents(codecs, family):
     latents = codecs[family].analyse(golden["image"])
     np.testing.assert_array_equal(latents.y_hat, golden["y_hat"][0])
     np.testing.assert_array_equal(latents.z_symbols, golden["z_symbols"][0])
-    pixels = codecs[family].synthesise(latents, 128, 192)
+    pixels = codecs[family].synthesise(latents)
     assert np.abs(pixels.astype(int) - golden["x_hat_uint8"]).max() <= 1
 
 
@@ -139,7 +132,7 @@ def test_any_size_and_grey(codecs, shape):
     restored = codecs["gmm"].decompress(data)
     assert restored.shape == shape and restored.dtype == np.uint8
     latents = codecs["gmm"].analyse(pixels)
-    expected = codecs["gmm"].synthesise(latents, *shape[:2], grey=len(shape) == 2)
+    expected = codecs["gmm"].synthesise(latents)
     assert np.abs(restored.astype(int) - expected).max() <= 1
 
 
@@ -153,8 +146,8 @@ def test_extreme_latents_survive(codecs, family):
     y_hat[0, 0, :3] = [70_000, -300, 256]
     z_symbols = rng.integers(-2, 3, (1, 2, NUM_FILTERS)).astype(np.int32)
     z_symbols[0, 1, :4] = [2**20, -(2**20), 500, -500]
-    latents = Latents(y_hat, z_symbols)
-    container = bitstream.unpack(codecs[family].encode(latents, 60, 128))
+    latents = Latents(y_hat, z_symbols, 60, 128)
+    container = bitstream.unpack(codecs[family].encode(latents))
     assert list(np.flatnonzero(~container.active)) == [5, 6, 7, 8]
     again = codecs[family].decode(container)
     np.testing.assert_array_equal(again.y_hat, y_hat)
@@ -165,17 +158,17 @@ def test_extreme_latents_survive(codecs, family):
 def test_no_or_one_active_channel(codecs, channels):
     y_hat = np.zeros((4, 4, NUM_FILTERS), np.int32)
     y_hat[2, 1, channels] = 1
-    latents = Latents(y_hat, np.zeros((1, 1, NUM_FILTERS), np.int32))
-    again = codecs["gmm"].decode(bitstream.unpack(codecs["gmm"].encode(latents, 64, 64)))
+    latents = Latents(y_hat, np.zeros((1, 1, NUM_FILTERS), np.int32), 64, 64)
+    again = codecs["gmm"].decode(bitstream.unpack(codecs["gmm"].encode(latents)))
     np.testing.assert_array_equal(again.y_hat, y_hat)
 
 
 def test_latents_that_no_code_reaches_are_refused():
     for bad in (np.nan, np.inf, 2.0**21):
-        with pytest.raises(latent_coder.LatentError, match="cannot code"):
-            latent_coder.check_latents("y", np.array([0.0, bad]))
-    with pytest.raises(latent_coder.LatentError, match="cannot code"):
-        latent_coder.check_latents("y", np.array([-(2**31)], np.int32))
+        with pytest.raises(LatentError, match="cannot code"):
+            check_values("y", np.array([0.0, bad]))
+    with pytest.raises(LatentError, match="cannot code"):
+        check_values("y", np.array([-(2**31)], np.int32))
 
 
 def test_latents_that_do_not_fit_the_image_are_refused(codecs):
@@ -183,11 +176,11 @@ def test_latents_that_do_not_fit_the_image_are_refused(codecs):
     y_hat = np.zeros((4, 4, NUM_FILTERS), np.int32)
     z_symbols = np.zeros((1, 1, NUM_FILTERS), np.int32)
     with pytest.raises(ValueError, match="Latents y of shape"):
-        codecs["gmm"].encode(Latents(y_hat, z_symbols), 64, 65)
+        codecs["gmm"].encode(Latents(y_hat, z_symbols, 64, 65))
     with pytest.raises(ValueError, match="Latents z of shape"):
-        codecs["gmm"].encode(Latents(y_hat, z_symbols[..., 1:]), 64, 64)
-    with pytest.raises(latent_coder.LatentError, match="cannot code"):
-        codecs["gmm"].encode(Latents(y_hat - 2**31, z_symbols), 64, 64)
+        codecs["gmm"].encode(Latents(y_hat, z_symbols[..., 1:], 64, 64))
+    with pytest.raises(LatentError, match="cannot code"):
+        codecs["gmm"].encode(Latents(y_hat - 2**31, z_symbols, 64, 64))
 
 
 def test_pixels_of_another_kind_are_refused(codecs):
@@ -252,5 +245,5 @@ def test_z_string_of_symbols_outside_the_tables():
     symbols = np.arange(-40, 40).reshape(8, 10, 1)
     data = latent_coder.encode_z(symbols, tables)
     np.testing.assert_array_equal(latent_coder.decode_z(data, (8, 10, 1), tables), symbols)
-    with pytest.raises(latent_coder.LatentError, match="does not rise"):
+    with pytest.raises(LatentError, match="does not rise"):
         latent_coder.ZTables([[0, 5, 5, 65536]], [4], [0])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, NUM_FILTERS, checkpoint_of, golden_arrays
 
+from architecture import Architecture
 from coding import context, models
 from coding.context import ACTIVATION_LIMIT, ExactConvolution, ExactLayer, wavefront
 from gmm_entropy import FRACTION_BITS
@@ -109,9 +110,9 @@ def test_wavefront_steps_grow_with_the_perimeter():
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def entropy_model(request):
-    family = request.param
-    weights = models.read_weights(checkpoint_of(family), NUM_FILTERS, family)
-    return context.EntropyModel(weights, NUM_FILTERS, family)
+    architecture = Architecture(request.param, NUM_FILTERS)
+    weights = models.read_weights(checkpoint_of(request.param), architecture)
+    return context.EntropyModel(weights, architecture)
 
 
 def image_model_of(entropy_model, golden, active):
@@ -120,7 +121,7 @@ def image_model_of(entropy_model, golden, active):
 
 
 def test_phi_is_close_to_the_float_network(entropy_model):
-    golden = golden_arrays(entropy_model.family, "image_120x179")
+    golden = golden_arrays(entropy_model.architecture.family, "image_120x179")
     z_hat = golden["z_symbols"][0].astype(np.float64) + golden["z_medians"]
     phi = entropy_model.phi(z_hat) * UNIT
     assert np.abs(phi - golden["phi"].reshape(phi.shape)).max() < 0.01
@@ -128,7 +129,7 @@ def test_phi_is_close_to_the_float_network(entropy_model):
 
 def test_steps_and_batches_give_the_same_integers(entropy_model):
     """Decoder order, encoder order, all channels or some: not one bit differs."""
-    golden = golden_arrays(entropy_model.family, "image_120x179")
+    golden = golden_arrays(entropy_model.architecture.family, "image_120x179")
     every = np.arange(NUM_FILTERS)
     y_hat = golden["y_hat"][0]
     active = golden["active_channels"]
@@ -148,7 +149,7 @@ def test_steps_and_batches_give_the_same_integers(entropy_model):
 
 
 def test_parameters_are_close_to_the_float_network(entropy_model):
-    golden = golden_arrays(entropy_model.family, "image_128x192")
+    golden = golden_arrays(entropy_model.architecture.family, "image_128x192")
     every = np.arange(NUM_FILTERS)
     model = image_model_of(entropy_model, golden, every)
     positions = model.schedule.positions
@@ -161,7 +162,7 @@ def test_parameters_are_close_to_the_float_network(entropy_model):
 
 
 def test_huge_latents_are_seen_as_the_limit(entropy_model):
-    golden = golden_arrays(entropy_model.family, "image_120x179")
+    golden = golden_arrays(entropy_model.architecture.family, "image_120x179")
     model = image_model_of(entropy_model, golden, np.arange(2))
     canvases = [model.new_canvas() for _ in range(2)]
     for canvas, value in zip(canvases, (context.LATENT_LIMIT, 2.0**20)):

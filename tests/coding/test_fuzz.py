@@ -65,9 +65,12 @@ def test_a_payload_that_runs_out_ends_the_decoding(codecs, monkeypatch):
     monkeypatch.setattr(context.ImageModel, "parameters", counted)
     codec = codecs["gmm"]
     latents = Latents(
-        np.zeros((64, 64, NUM_FILTERS), np.int32), np.zeros((16, 16, NUM_FILTERS), np.int32)
+        np.zeros((64, 64, NUM_FILTERS), np.int32),
+        np.zeros((16, 16, NUM_FILTERS), np.int32),
+        1000,
+        1000,
     )
-    z = bitstream.unpack(codec.encode(latents, 1000, 1000)).z
+    z = bitstream.unpack(codec.encode(latents)).z
     noise = np.random.default_rng(0).integers(0, 256, 200).astype(np.uint8).tobytes()
     with pytest.raises(bitstream.BitstreamError, match="payload ends before the image"):
         codec.decode(container_of(codec, 1000, 1000, z, noise))
@@ -82,8 +85,8 @@ def test_sound_files_use_no_more_than_their_bits(codecs):
         y_hat = rng.integers(-scale, scale + 1, (4, 8, NUM_FILTERS)).astype(np.int32)
         z = rng.integers(-scale, scale + 1, (1, 2, NUM_FILTERS)).astype(np.int32)
         for sign in (1, -1):
-            latents = Latents(sign * np.abs(y_hat), sign * np.abs(z))
-            again = codec.decode(bitstream.unpack(codec.encode(latents, 64, 128)))
+            latents = Latents(sign * np.abs(y_hat), sign * np.abs(z), 64, 128)
+            again = codec.decode(bitstream.unpack(codec.encode(latents)))
             np.testing.assert_array_equal(again.y_hat, latents.y_hat)
 
 

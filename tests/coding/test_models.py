@@ -8,15 +8,17 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import NUM_FILTERS, checkpoint_of
 
+from architecture import Architecture
 from codec import Codec
 from coding import models
 
+ARCHITECTURE = Architecture("gmm", NUM_FILTERS)
 GOOD = {"family": "gmm", "num_filters": NUM_FILTERS}
 
 
 @pytest.fixture(scope="module")
 def weights():
-    return models.read_weights(checkpoint_of("gmm"), NUM_FILTERS, "gmm")
+    return models.read_weights(checkpoint_of("gmm"), ARCHITECTURE)
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def folder(tmp_path, weights):
     path.mkdir()
     for source in checkpoint_of("gmm").parent.glob("model-0.*"):
         shutil.copy(source, path / source.name.replace("model-0", "model"))
-    fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm").hex()
+    fingerprint = models.fingerprint_of(weights, ARCHITECTURE).hex()
     write_config(path, fingerprint=fingerprint)
     return path
 
@@ -44,12 +46,12 @@ def write_checkpoint(folder, weights):
         session.run(tf.global_variables_initializer())
         saver = tf.train.Saver(variables)
         saver.save(session, str(folder / "model"), write_meta_graph=False, write_state=False)
-    fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm").hex()
+    fingerprint = models.fingerprint_of(weights, ARCHITECTURE).hex()
     write_config(folder, fingerprint=fingerprint)
 
 
 def test_a_sound_folder_loads(folder):
-    assert models.load_folder(folder).num_filters == NUM_FILTERS
+    assert models.load_folder(folder).architecture == ARCHITECTURE
 
 
 @pytest.mark.parametrize(
@@ -74,17 +76,17 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, text, words):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"num_filters": "32"}, "whole number of filters"),
-        ({"num_filters": 32.0}, "whole number of filters"),
-        ({"num_filters": True}, "whole number of filters"),
-        ({"num_filters": None}, "whole number of filters"),
-        ({"num_filters": 10**9}, "At most 2040"),
-        ({"num_filters": 10**400}, "At most 2040"),
-        ({"num_filters": -8}, "multiple of 8"),
+        ({"num_filters": "32"}, "multiple of 8 up to 2040"),
+        ({"num_filters": 32.0}, "multiple of 8 up to 2040"),
+        ({"num_filters": True}, "multiple of 8 up to 2040"),
+        ({"num_filters": None}, "multiple of 8 up to 2040"),
+        ({"num_filters": 10**9}, "multiple of 8 up to 2040"),
+        ({"num_filters": 10**400}, "multiple of 8 up to 2040"),
+        ({"num_filters": -8}, "multiple of 8 up to 2040"),
         ({"num_filters": 64}, "does not fit"),
         ({"family": "../../etc"}, "gmm or gllmm expected"),
-        ({"family": ["gmm"]}, "family's name"),
-        ({"family": {"gmm": 1}}, "family's name"),
+        ({"family": ["gmm"]}, "Family gmm or gllmm expected"),
+        ({"family": {"gmm": 1}}, "Family gmm or gllmm expected"),
         ({"fingerprint": 7}, "16 hexadecimal digits"),
         ({"fingerprint": "zz" * 8}, "16 hexadecimal digits"),
         ({"fingerprint": "0" * 16}, "are not those"),
@@ -189,7 +191,7 @@ def test_a_damaged_checkpoint_is_refused(folder, name):
         except models.ModelError as error:
             assert len(str(error).splitlines()) == 1
         else:
-            assert models.fingerprint_of(model.weights, NUM_FILTERS, "gmm") == model.fingerprint
+            assert models.fingerprint_of(model.weights, ARCHITECTURE) == model.fingerprint
 
 
 def test_nothing_in_a_folder_is_executed(folder, tmp_path, monkeypatch):
@@ -219,7 +221,7 @@ def test_a_broken_folder_does_not_hide_the_right_one(folder, weights):
     broken = folder.parent / "a broken one"
     broken.mkdir()
     (broken / "config.json").write_text("[[[")
-    fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm")
+    fingerprint = models.fingerprint_of(weights, ARCHITECTURE)
     assert models.find(fingerprint, folder.parent) == folder
 
 

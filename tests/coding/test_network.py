@@ -8,7 +8,9 @@ from conftest import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE, checkpoint_of, go
 import factorized_prior
 import gmm_entropy
 import network
+from architecture import Architecture
 from coding import models
+from variables import TABLES, inference_variables
 
 TOLERANCE = 1e-4  # norm of the difference over norm
 
@@ -42,7 +44,7 @@ def expected_variables(family, num_filters):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_variables_are_the_authors(family, num_filters):
     expected = expected_variables(family, num_filters)
-    found = models.inference_variables(num_filters, family)
+    found = inference_variables(Architecture(family, num_filters))
     assert {n: (s, np.dtype(d).name) for n, (s, d) in found.items()} == {
         n: (s, d) for n, (s, d, _) in expected.items()
     }
@@ -50,10 +52,22 @@ def test_variables_are_the_authors(family, num_filters):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_variables_are_those_of_the_graph(family):
+    """For other numbers of latents than filters, which no authors' list has."""
+    for architecture in (Architecture(family, 8, 24), Architecture(family, 24, 8)):
+        with tf.Graph().as_default():
+            network.inference_graph(architecture, table_length=5)
+            made = {v.op.name: (tuple(v.shape), v.dtype) for v in tf.global_variables()}
+        expected = inference_variables(architecture)
+        expected[TABLES] = ((architecture.num_filters, 5), np.int32)
+        assert made == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_trainable_flags_are_the_authors(family):
     expected = expected_variables(family, 128)
     with tf.Graph().as_default():
-        models.build_inference_graph(128, family)
+        network.inference_graph(Architecture(family, 128))
         trainable = {v.op.name for v in tf.trainable_variables()}
     assert trainable == {n for n, (_, _, t) in expected.items() if t == "yes"}
 
@@ -65,25 +79,19 @@ def case(request):
     golden = golden_arrays(family, image)
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.constant(golden["x_pad"])
-        y = network.analysis(x, NUM_FILTERS, family)
-        z = network.hyper_analysis(y, NUM_FILTERS)
         prior = factorized_prior.variables(NUM_FILTERS, golden["z_quantized_cdf"].shape[1])
-        z_hat = factorized_prior.round_to_medians(
-            z, factorized_prior.medians_of(prior["quantiles"])
-        )
-        phi = network.hyper_synthesis(z_hat, NUM_FILTERS)
-        y_hat = tf.round(y)
-        raw = network.entropy_parameter(y_hat, phi, family)
+        medians = factorized_prior.medians_of(prior["quantiles"])
+
+        def quantise(y, z):
+            y_hat = tf.round(y)
+            return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
+
+        chain = network.chain(x, Architecture(family, NUM_FILTERS), quantise)
+        log_likelihood = gmm_entropy.log_likelihood(chain.y_hat, chain.raw, family)
         fetches = {
-            "y": y,
-            "y_hat": y_hat,
-            "z": z,
-            "z_hat": z_hat,
-            "z_likelihoods": factorized_prior.likelihood(z_hat, prior),
-            "phi": phi,
-            "raw": raw,
-            "y_likelihood": tf.exp(gmm_entropy.log_likelihood(y_hat, raw, family)),
-            "x_hat": network.synthesis(y_hat, NUM_FILTERS, family),
+            **chain._asdict(),
+            "z_likelihoods": factorized_prior.likelihood(chain.z_hat, prior),
+            "y_likelihood": tf.exp(log_likelihood),
         }
         tf.train.Saver().restore(session, str(checkpoint_of(family)))
         yield family, golden, session.run(fetches)
@@ -128,8 +136,8 @@ def test_golden_mixture_parameters(case):
 
 def test_z_tables_are_those_of_the_original(case):
     family, golden, _ = case
-    weights = models.read_weights(checkpoint_of(family), NUM_FILTERS, family)
-    prior = {n.split("/")[1]: v for n, v in weights.items() if n.startswith("entropy_bottleneck")}
+    weights = models.read_weights(checkpoint_of(family), Architecture(family, NUM_FILTERS))
+    prior = factorized_prior.weights_of(weights)
     cdf, lengths = factorized_prior.tables(prior)
     np.testing.assert_array_equal(lengths, golden["z_cdf_length"])
     np.testing.assert_array_equal(
@@ -139,8 +147,8 @@ def test_z_tables_are_those_of_the_original(case):
 
 
 def test_solved_quantiles_meet_their_targets():
-    weights = models.read_weights(checkpoint_of("gmm"), NUM_FILTERS, "gmm")
-    prior = {n.split("/")[1]: v for n, v in weights.items() if n.startswith("entropy_bottleneck")}
+    weights = models.read_weights(checkpoint_of("gmm"), Architecture("gmm", NUM_FILTERS))
+    prior = factorized_prior.weights_of(weights)
     prior["quantiles"] = factorized_prior.solve_quantiles(prior)
     with tf.Graph().as_default(), tf.Session() as session:
         # The mass below a quantile, from the likelihood of everything far below it.
@@ -161,4 +169,4 @@ def test_masses_of_zero_keep_the_least_frequency():
 @pytest.mark.parametrize("family,num_filters", [("gmm", 12), ("gmm", 0), ("vae", 64)])
 def test_impossible_architectures_are_refused(family, num_filters):
     with pytest.raises(ValueError, match="expected, got"):
-        network.check_architecture(family, num_filters)
+        Architecture(family, num_filters)

@@ -5,7 +5,8 @@ import pytest
 from conftest import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
 
 import codec as codec_module
-from cli import commandline
+from architecture import Architecture
+from cli import options
 from codec import Codec
 from coding import context, tiling
 from pictures import images, metrics
@@ -37,20 +38,20 @@ def test_tiled_networks_agree_with_whole_ones(codecs, family, monkeypatch):
     whole_y = codec._analysis(pixels)
     whole_z = codec._hyper_analysis(whole_y)
     latents = codec.analyse(pixels)
-    whole = codec.synthesise(latents, *pixels.shape[:2])
+    whole = codec.synthesise(latents)
     runs = []
-    run = codec.run
-    monkeypatch.setattr(codec, "run", lambda *a: runs.append(a[0]) or run(*a))
+    run = codec.networks._run
+    monkeypatch.setattr(codec.networks, "_run", lambda *a: runs.append(a[0]) or run(*a))
     monkeypatch.setattr(codec, "memory_budget", 1)
     monkeypatch.setattr(tiling, "HYPER_TILE", 16)
     tiled_y = codec._analysis(pixels)
     tiled_z = codec._hyper_analysis(whole_y)
-    tiled = codec.synthesise(latents, *pixels.shape[:2])
-    assert runs.count("y") == 9 and runs.count("x_hat") == 9 and runs.count("z") == 9
+    tiled = codec.synthesise(latents)
+    assert [runs.count(n) for n in ("analysis", "hyper_analysis", "synthesis")] == [9, 9, 9]
     np.testing.assert_allclose(tiled_y, whole_y, atol=1e-4 * np.abs(whole_y).max())
     np.testing.assert_allclose(tiled_z, whole_z, atol=1e-4 * np.abs(whole_z).max())
     assert np.abs(tiled.astype(int) - whole).max() <= 1
-    grey = codec.synthesise(latents, *pixels.shape[:2], grey=True)
+    grey = codec.synthesise(latents._replace(grey=True))
     assert np.abs(grey.astype(float) - whole.mean(axis=-1)).max() <= 1.5
 
 
@@ -60,12 +61,12 @@ def test_a_smaller_reach_would_be_seen(codecs, which, monkeypatch):
     pixels = large_picture(320, 320)
     whole_y = codec._analysis(pixels)
     latents = codec.analyse(pixels)
-    whole = codec.synthesise(latents, 320, 320)
+    whole = codec.synthesise(latents)
     monkeypatch.setattr(codec, "memory_budget", 1)
     monkeypatch.setattr(tiling, which, {"gmm": 0})
     seen = np.abs(codec._analysis(pixels) - whole_y).max() > 1e-3 * np.abs(whole_y).max()
     if which == "SYNTHESIS_REACH":
-        seen = np.abs(codec.synthesise(latents, 320, 320).astype(int) - whole).max() > 1
+        seen = np.abs(codec.synthesise(latents).astype(int) - whole).max() > 1
     assert seen
 
 
@@ -74,7 +75,7 @@ def test_phi_in_bands_is_the_same_to_the_bit(codecs, tile, monkeypatch):
     golden = golden_arrays("gmm", IMAGES[0])
     rng = np.random.default_rng(3)
     z_hat = rng.integers(-9, 10, (9, 11, NUM_FILTERS)) + golden["z_medians"]
-    model = codecs["gmm"]._entropy_model
+    model = codecs["gmm"].entropy_coder._entropy_model
     whole = model.phi(z_hat)
     monkeypatch.setattr(context, "PHI_TILE", tile)
     np.testing.assert_array_equal(model.phi(z_hat), whole)
@@ -82,25 +83,25 @@ def test_phi_in_bands_is_the_same_to_the_bit(codecs, tile, monkeypatch):
 
 
 def test_the_budget_decides_the_tile():
-    mebi = 1 << 20
-    assert tiling.network_area(3072 * mebi, 24_000_000, 64, 64) < 24_000_000
-    assert tiling.network_area(3072 * mebi, 2_000_000, 64, 64) > 2_000_000
-    assert tiling.network_area(1, 10**8, 64, 64) == 0
+    mebi, architecture = 1 << 20, Architecture("gmm", 64)
+    assert tiling.network_area(3072 * mebi, 24_000_000, architecture) < 24_000_000
+    assert tiling.network_area(3072 * mebi, 2_000_000, architecture) > 2_000_000
+    assert tiling.network_area(1, 10**8, architecture) == 0
     assert tiling.side_for(0, 128, codec_module.SMALLEST_TILE) == codec_module.SMALLEST_TILE
 
 
 @pytest.mark.slow
 def test_tiling_costs_nothing_at_four_megapixels():
     """2048x2048: at most 0.01 dB and 0.1 % of the size, with the shipped model."""
-    photo = images.read_image(commandline.ROOT / "valid" / "astronaut.png").pixels
+    photo = images.read_image(options.ROOT / "valid" / "astronaut.png").pixels
     row = np.concatenate([photo, photo[:, ::-1]] * 2, axis=1)
     pixels = np.concatenate([row, row[::-1]] * 2)[:2048, :2048]
     results = []
     for budget in (8 << 30, 1):
-        codec = Codec.load(commandline.DEFAULT_MODEL, memory_budget=budget)
+        codec = Codec.load(options.DEFAULT_MODEL, memory_budget=budget)
         latents = codec.analyse(pixels)
-        size = len(codec.encode(latents, *pixels.shape[:2]))
-        psnr = metrics.psnr(pixels, codec.synthesise(latents, *pixels.shape[:2]))
+        size = len(codec.encode(latents))
+        psnr = metrics.psnr(pixels, codec.synthesise(latents))
         results.append((size, psnr))
         codec.close()
     (whole_size, whole_psnr), (tiled_size, tiled_psnr) = results

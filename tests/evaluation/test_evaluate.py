@@ -14,8 +14,9 @@ from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
 pytest.importorskip("bjontegaard", reason="evaluate.py needs requirements-eval.txt")
 pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.txt")
 
+import cli.options
 import evaluate
-from cli import commandline
+from cli import errors as cli_errors
 from evaluation import tables as evaluation_tables
 from evaluation import workers as evaluation_run
 from pictures import images, metrics
@@ -191,7 +192,7 @@ def test_pictures_in_the_report_are_without_loss(measured):
 @pytest.fixture
 def golden_codec(monkeypatch, codecs):
     """Spares a test from loading the golden checkpoint again."""
-    monkeypatch.setattr(commandline, "checkpoint_codec", lambda args: codecs["gmm"])
+    monkeypatch.setattr(cli.options, "checkpoint_codec", lambda args: codecs["gmm"])
 
 
 def test_bits_of_an_image_and_of_its_file(monkeypatch, capsys, tmp_path, codecs, golden_codec):
@@ -254,7 +255,7 @@ def test_refusals(monkeypatch, tmp_path, options, message):
 def test_an_unknown_anchor_is_refused(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
-    with pytest.raises(commandline.UsageError, match="An --anchor among model-0"):
+    with pytest.raises(cli_errors.UsageError, match="An --anchor among model-0"):
         run_main(monkeypatch, "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
 
 

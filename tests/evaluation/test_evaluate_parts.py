@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE
 
-from codec import Latents
-from coding import bitstream, latent_coder, models
+from architecture import Architecture
+from coding import bitstream, latent_coder
+from coding.latents import Latents
 from evaluation import bits as evaluation_bits
 from evaluation import classics as evaluation_codecs
 from evaluation import complexity as evaluation_complexity
@@ -13,6 +14,7 @@ from evaluation import curves as evaluation_curves
 from evaluation import plots as evaluation_plots
 from evaluation.curves import CurveError, make_curve
 from pictures import images
+from variables import inference_variables
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def test_escape_codes_are_counted(codecs, family):
     y_hat = random.integers(-3, 4, (4, 8, NUM_FILTERS)).astype(np.int32)
     y_hat[:, :, :3] = random.integers(-90_000, 90_000, (4, 8, 3))
     z_symbols = random.integers(-400, 400, (1, 2, NUM_FILTERS)).astype(np.int32)
-    latents = Latents(y_hat, z_symbols)
-    container = bitstream.unpack(codec.encode(latents, 64, 128))
+    latents = Latents(y_hat, z_symbols, 64, 128)
+    container = bitstream.unpack(codec.encode(latents))
     costs = evaluation_bits.costs_of(codec, latents)
     # Upper escapes get the remainder of the range coder's range: less than their tables say.
     assert 8 * len(container.y) == pytest.approx(costs.y.sum(), rel=0.03)
@@ -93,7 +95,7 @@ def test_the_networks_estimate_is_near_the_tables(codecs, family):
     """On likely latents: where a table escapes, the float likelihood has another floor."""
     codec = codecs[family]
     y_hat = np.random.default_rng(0).integers(-1, 2, (8, 8, NUM_FILTERS)).astype(np.int32)
-    latents = Latents(y_hat, np.zeros((2, 2, NUM_FILTERS), np.int32))
+    latents = Latents(y_hat, np.zeros((2, 2, NUM_FILTERS), np.int32), 128, 128)
     costs = evaluation_bits.costs_of(codec, latents)
     y, z = evaluation_bits.network_estimate(codec, latents)
     assert y == pytest.approx(costs.y.sum(), rel=0.01)
@@ -103,7 +105,7 @@ def test_the_networks_estimate_is_near_the_tables(codecs, family):
 def test_an_image_without_latents_has_no_bits_in_y(codecs):
     codec = codecs["gmm"]
     zeros = np.zeros((4, 4, NUM_FILTERS), np.int32)
-    data = codec.encode(Latents(zeros, zeros[:1, :1]), 64, 64)
+    data = codec.encode(Latents(zeros, zeros[:1, :1], 64, 64))
     facts = evaluation_bits.account(codec, data)
     assert facts["bits"]["y"]["ideal"] == 0 == facts["bytes"]["y"] and facts["channels"] == []
     assert any(
@@ -117,7 +119,7 @@ def test_an_image_without_latents_has_no_bits_in_y(codecs):
 @pytest.fixture(scope="module")
 def counts_of():
     """Counts of each family with 16 filters."""
-    return {family: evaluation_complexity.count(family, 16) for family in FAMILIES}
+    return {family: evaluation_complexity.count(Architecture(family, 16)) for family in FAMILIES}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -125,7 +127,7 @@ def test_parameters_are_those_of_the_checkpoints(counts_of, family):
     n = 16
     total = sum(
         int(np.prod(shape))
-        for name, (shape, _) in models.inference_variables(n, family).items()
+        for name, (shape, _) in inference_variables(Architecture(family, n)).items()
         if not name.endswith(("quantized_cdf", "cdf_length"))
     )
     counts = counts_of[family]

@@ -13,11 +13,15 @@ from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
 from PIL import Image
 
 import encoder
-from cli import commandline
+from architecture import Architecture
+from cli import errors as cli_errors
+from cli import options
 from codec import Codec
 from coding import bitstream, models
+from coding.latents import Latents
 from pictures import images, metrics
 from search import refine, targets
+from search.refine import SearchInterrupted
 
 LINE = re.compile(r"photo.png +100x80 +([\d.]+) bpp(?:  PSNR +([\d.]+) dB)?.* s  (\S+)")
 # Names of models made here: scale of the latents, level of the pixels, lambda.
@@ -34,8 +38,8 @@ class FakeCodec:
     def __init__(self, psnr):
         self.error = round(255 / 10 ** (psnr / 20))
 
-    def synthesise(self, latents, height, width, grey):
-        return np.full((height, width, 3), self.error, np.uint8)
+    def synthesise(self, latents):
+        return np.full((latents.height, latents.width, 3), self.error, np.uint8)
 
 
 def chooser_of(target, files, interrupted=False):
@@ -49,8 +53,10 @@ def chooser_of(target, files, interrupted=False):
 
         def code(path, pixels):
             tried.append(number)
-            data = bytes([number]) * size
-            return encoder.Coded(FakeCodec(psnr), None, data, (), interrupted, None)
+            if interrupted:
+                raise SearchInterrupted(None)
+            latents = Latents(None, None, *pixels.shape[:2])
+            return encoder.Coded(FakeCodec(psnr), latents, bytes([number]) * size, (), None)
 
         return code
 
@@ -160,7 +166,7 @@ def write_model(folder, weights, **config):
         shape_and_slices=[""] * len(weights),
         tensors=list(weights.values()),
     )
-    fingerprint = models.fingerprint_of(weights, NUM_FILTERS, "gmm").hex()
+    fingerprint = models.fingerprint_of(weights, Architecture("gmm", NUM_FILTERS)).hex()
     config = {"family": "gmm", "num_filters": NUM_FILTERS, "fingerprint": fingerprint, **config}
     (folder / models.CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
 
@@ -169,7 +175,7 @@ def write_model(folder, weights, **config):
 def tiny_models(tmp_path_factory):
     """Folder of three models, from the golden one: tiny-1 writes the smallest and worst files."""
     folder = tmp_path_factory.mktemp("models")
-    golden = models.read_weights(checkpoint_of("gmm"), NUM_FILTERS, "gmm")
+    golden = models.read_weights(checkpoint_of("gmm"), Architecture("gmm", NUM_FILTERS))
     for name, (scale, level, lmbda) in TINY.items():
         weights = dict(golden)
         weights["analysis/Block_3_layer_2/signal_conv2d/kernel_rdft"] = (
@@ -212,7 +218,7 @@ def test_candidates_are_those_trained_for_mse_by_rising_lambda(tmp_path, tiny_mo
 
 
 def test_the_shipped_models_can_be_chosen_from():
-    assert commandline.DEFAULT_MODEL in [c.folder.name for c in targets.candidates()]
+    assert options.DEFAULT_MODEL in [c.folder.name for c in targets.candidates()]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,7 @@ def run(tiny_models, tiny_codecs, monkeypatch, capsys, tmp_path):
         named = [part for name in names for part in ("--model", tiny_models / name)]
         monkeypatch.setattr(sys, "argv", ["encoder.py", *map(str, (*arguments, *named))])
         with pytest.raises(SystemExit) as caught:
-            commandline.run(encoder.main)
+            cli_errors.run(encoder.main)
         return (caught.value.code, *capsys.readouterr())
 
     return run

@@ -12,6 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
+import layers
 import train
 from coding import models
 from training import export as models_io
@@ -21,7 +22,7 @@ from training import loop as training_loop
 from training import photographs as training_data
 
 # Grappler takes longer to plan a step than these tests to run it; one of them keeps it on.
-REAL_CONFIG = training_graph.session_config
+REAL_CONFIG = layers.session_config
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +33,7 @@ def quick_sessions():
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_graph, "session_config", config)
+        patch.setattr(layers, "session_config", config)
         yield
 
 

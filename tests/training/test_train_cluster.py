@@ -14,7 +14,9 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from test_train import photograph, quick_sessions, rows_of, weights_of  # noqa: F401 (a fixture)
 
+import layers
 import train
+from architecture import Architecture
 from coding import models
 from training import cluster as training_cluster
 from training import graph as training_graph
@@ -86,8 +88,7 @@ def trained(placement, config, metric):
     with tf.Graph().as_default(), tf.Session(config=config) as session:
         tf.set_random_seed(1)
         graph = training_graph.build_training(
-            family="gmm",
-            num_filters=8,
+            architecture=Architecture("gmm", 8),
             lmbda=0.0075,
             metric=metric,
             precision="float32",
@@ -108,7 +109,7 @@ def trained(placement, config, metric):
 
 @pytest.mark.parametrize("metric", ["mse", pytest.param("ms-ssim", marks=pytest.mark.slow)])
 def test_two_devices_learn_what_one_does(metric):
-    config = training_graph.session_config(1)
+    config = layers.session_config(1)
     config.device_count["CPU"] = 2
     two = training_cluster.Placement(("/cpu:0", "/cpu:1"), "/cpu:0", "")
     wanted = trained(training_cluster.SINGLE, config, metric)

@@ -5,7 +5,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from test_train import REAL_CONFIG, photograph, quick_sessions  # noqa: F401 (a fixture)
 
-from coding import models
+import layers
+import network
+from architecture import Architecture
 from training import graph as training_graph
 
 
@@ -25,8 +27,7 @@ def training(family, optimizer, precision, metric="mse", batch=2, patch=64):
     """(graph, feed) of a tiny training step on a fixed batch; the feed lacks the step."""
     tf.set_random_seed(1)
     graph = training_graph.build_training(
-        family=family,
-        num_filters=8,
+        architecture=Architecture(family, 8),
         lmbda=0.0075 if metric == "mse" else 12.0,
         metric=metric,
         precision=precision,
@@ -56,7 +57,7 @@ def test_loss_falls_on_a_fixed_batch_in_bfloat16_with_grappler():
 
 @pytest.mark.parametrize("family", ["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
 def test_loss_falls_and_similarity_rises_with_ms_ssim(family):
-    with tf.Graph().as_default(), tf.Session(config=training_graph.session_config(1)) as session:
+    with tf.Graph().as_default(), tf.Session(config=layers.session_config(1)) as session:
         graph, feed = training(family, "adam", "float32", "ms-ssim", batch=1, patch=192)
         session.run(tf.global_variables_initializer())
         before = session.run(graph.losses, {**feed, graph.step: 0})
@@ -70,7 +71,7 @@ def test_loss_falls_and_similarity_rises_with_ms_ssim(family):
 
 
 def test_loss_falls_with_soap_and_a_refused_step_changes_nothing():
-    config = training_graph.session_config(1)
+    config = layers.session_config(1)
     with tf.Graph().as_default(), tf.Session(config=config) as session:
         graph, feed = training("gllmm", "soap", "float32")
         losses = losses_of(session, graph, feed)
@@ -90,7 +91,7 @@ def test_loss_falls_with_soap_and_a_refused_step_changes_nothing():
 @pytest.mark.parametrize("family", ["gmm", "gllmm"])
 def test_factor_shapes_cover_the_kernels(family):
     with tf.Graph().as_default():
-        models.build_inference_graph(16, family)
+        network.inference_graph(Architecture(family, 16))
         variables = tf.trainable_variables()
     shapes = training_graph.factor_shapes(variables)
     for variable in variables:

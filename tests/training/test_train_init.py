@@ -7,8 +7,9 @@ from PIL import Image
 from test_train import command, photograph
 
 import factorized_prior
+import layers
 import network
-from coding import models
+from architecture import Architecture
 from training import export as models_io
 from training import graph as training_graph
 from training import start as training_init
@@ -22,14 +23,16 @@ def started(family, path):
     medians = np.zeros(NUM_FILTERS)
     with tf.Graph().as_default():
         tf.set_random_seed(8)
-        options = {"family": family, "num_filters": NUM_FILTERS, "lmbda": 0.0075, "metric": "mse"}
-        graph = training_graph.build_validation(**options)
+        architecture = Architecture(family, NUM_FILTERS)
+        graph = training_graph.build_validation(
+            architecture=architecture, lmbda=0.0075, metric="mse"
+        )
         latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
         with tf.variable_scope("", reuse=True):
             inputs = [tf.constant(v, tf.float32) for v in latents]
-            raw = network.entropy_parameter(*inputs, family)
+            raw = network.entropy_parameter(*inputs, architecture)
         variables = tf.trainable_variables()
-        with tf.Session(config=training_graph.session_config(1)) as session:
+        with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
             names = training_init.transfer(session, variables, path)
             weights = session.run({v.op.name: v for v in variables})
@@ -80,27 +83,19 @@ def outputs(family, num_filters, num_latents=None, path=None, save=None):
     of a checkpoint to write. The latents that go into the synthesis, hyper synthesis and context
     model are those of eight filters, with noise in the channels beyond them.
     """
-    rng, n, m = np.random.default_rng(11), num_filters, num_latents or num_filters
+    rng, architecture = np.random.default_rng(11), Architecture(family, num_filters, num_latents)
+    n, m = architecture.num_filters, architecture.num_latents
     noise = np.random.default_rng(12).normal(size=(2, 4, 4, max(n, m))).astype(np.float32)
     noise[..., :NUM_FILTERS] = rng.normal(size=(2, 4, 4, NUM_FILTERS))
     with tf.Graph().as_default():
         tf.set_random_seed(13)
-        models.build_inference_graph(n, family, num_latents=m)
-        with tf.variable_scope("", reuse=True):
-            x = tf.constant(photograph(6, 64, 64)[None] / 255, tf.float32)
-            y = network.analysis(x, n, family, m)
-            y_hat, z_hat = tf.constant(noise[..., :m]), tf.constant(noise[:, :1, :1, :n])
-            phi = network.hyper_synthesis(z_hat, n, m)
-            found = {
-                "y": y,
-                "z": network.hyper_analysis(y, n),
-                "p(z)": factorized_prior.likelihood(z_hat, factorized_prior.variables(n)),
-                "phi": phi,
-                "raw": network.entropy_parameter(y_hat, phi, family),
-                "x_hat": network.synthesis(y_hat, n, family),
-            }
+        x = tf.constant(photograph(6, 64, 64)[None] / 255, tf.float32)
+        y_hat, z_hat = tf.constant(noise[..., :m]), tf.constant(noise[:, :1, :1, :n])
+        chain = network.chain(x, architecture, lambda y, z: (y_hat, z_hat, y_hat))
+        found = {name: getattr(chain, name) for name in ("y", "z", "phi", "raw", "x_hat")}
+        found["p(z)"] = factorized_prior.likelihood(z_hat, factorized_prior.variables(n))
         variables = tf.trainable_variables()
-        with tf.Session(config=training_graph.session_config(1)) as session:
+        with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
             if path is None:
                 values = session.run(variables)

@@ -12,8 +12,10 @@ from test_train import (  # noqa: F401 (the last two are fixtures)
     stand_in,
 )
 
+import layers
 import network
 import train
+from architecture import Architecture
 from coding import models
 from pictures import ms_ssim as training_metric
 from training import checkpoints as training_checkpoints
@@ -25,6 +27,7 @@ from training import precision as training_precision
 from training import settings as training_settings
 
 NUM_FILTERS = 8
+ARCHITECTURE = Architecture("gmm", NUM_FILTERS)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +213,7 @@ def test_the_measured_precision_is_recorded_and_a_resume_may_change_it(
 
 def test_straight_through_rounds_for_the_synthesis_only():
     x = photograph(3, 64, 64)[None].astype(np.float32) / 255
-    options = {"family": "gmm", "num_filters": NUM_FILTERS, "lmbda": 0.0075, "metric": "mse"}
+    options = {"architecture": ARCHITECTURE, "lmbda": 0.0075, "metric": "mse"}
     options.update(precision="float32", seed=1)
     with tf.Graph().as_default():
         tf.set_random_seed(2)
@@ -220,11 +223,11 @@ def test_straight_through_rounds_for_the_synthesis_only():
                 training_graph.training_losses(tf.constant(x), step, quantisation=name, **options)
                 for name in ("noise", "straight-through")
             )
-            y_hat = tf.round(network.analysis(tf.constant(x), NUM_FILTERS, "gmm"))
-            x_hat = network.synthesis(y_hat, NUM_FILTERS, "gmm")
+            y_hat = tf.round(network.analysis(tf.constant(x), ARCHITECTURE))
+            x_hat = network.synthesis(y_hat, ARCHITECTURE)
             first = next(v for v in tf.trainable_variables() if v.op.name.startswith("analysis"))
         slope = tf.gradients(rounded.mse, first)[0]
-        with tf.Session(config=training_graph.session_config(1)) as session:
+        with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
             values = [session.run([noisy, rounded, x_hat, slope], {step: i}) for i in (0, 1)]
     for noise, straight, image, gradient in values:
@@ -237,7 +240,7 @@ def test_straight_through_rounds_for_the_synthesis_only():
 
 def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
     x = photograph(3, 64, 64)[None]
-    options = {"family": "gmm", "num_filters": NUM_FILTERS, "lmbda": 0.0075, "metric": "mse"}
+    options = {"architecture": ARCHITECTURE, "lmbda": 0.0075, "metric": "mse"}
     with tf.Graph().as_default():
         tf.set_random_seed(2)
         graph = training_graph.build_training(
@@ -252,7 +255,7 @@ def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
         )
         validation = training_graph.build_validation(**options)
         names = {v.op.name: v for v in tf.trainable_variables()}
-        with tf.Session(config=training_graph.session_config(1)) as session:
+        with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
             before = session.run(names)
             medians = before["entropy_bottleneck/quantiles"][:, 0, 1]

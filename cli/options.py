@@ -1,0 +1,112 @@
+"""Options that scripts share, and what they mean."""
+
+import argparse
+from pathlib import Path
+
+from architecture import FAMILIES, Architecture
+from cli.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_MEMORY_MIB = 3072
+DEFAULT_MODEL = "gmm-mse-3"
+LEAST_MEMORY_MIB = 256
+
+
+def parser_for(doc):
+    """An argument parser whose description is a script's docstring."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_model_options(parser):
+    """Adds the options that name an authors' checkpoint."""
+    group = parser.add_argument_group("a checkpoint as its authors published it")
+    group.add_argument(
+        "--checkpoint",
+        metavar="PREFIX",
+        help="path of a TF 1.x checkpoint without .index, such as path/model-1399000; needs "
+        "--family and --num-filters",
+    )
+    group.add_argument("--family", choices=FAMILIES, help="which paper's networks")
+    group.add_argument(
+        "--num-filters", type=int, metavar="N", help="filters of its networks, such as 128 or 192"
+    )
+
+
+def add_file_options(parser, default_input, default_output):
+    """Adds the inputs, the output folder and --overwrite."""
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="FILE_OR_FOLDER",
+        default=[default_input],
+        help=f"what to read; of a folder, its own files only (default: {default_input.name}/)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(default_output),
+        metavar="FOLDER",
+        help=f"where to write, made if missing (default: {default_output}/)",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace outputs that exist; without it such a file is named and left alone, and "
+        "counts as failed",
+    )
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out inputs whose output exists: continues a run that was interrupted or "
+        "killed, as outputs get their names only when they are whole; says nothing about which "
+        "model or options they were made with",
+    )
+
+
+def add_memory_option(parser):
+    """Adds --memory-mib."""
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        default=DEFAULT_MEMORY_MIB,
+        metavar="MIB",
+        help="memory that the process should stay within, in MiB: larger images pass through the "
+        "networks in overlapping tiles, which takes up to twice as long; TensorFlow's 640 MiB and "
+        "20 bytes per pixel plus one per 8 filters are the least (default: %(default)s)",
+    )
+
+
+def memory_budget(args):
+    """--memory-mib in bytes (UsageError where it is too small to mean anything)."""
+    if args.memory_mib < LEAST_MEMORY_MIB:
+        raise UsageError(
+            f"--memory-mib of at least {LEAST_MEMORY_MIB} expected, got {args.memory_mib}."
+        )
+    return args.memory_mib << 20
+
+
+def checkpoint_codec(args, **options):
+    """The ``Codec`` of --checkpoint, or None without that option.
+
+    Args:
+      args: the parsed options of ``add_model_options``.
+      options: further arguments of ``Codec.from_checkpoint``.
+
+    Raises:
+      UsageError: where --checkpoint, --family and --num-filters do not come together.
+    """
+    given = [args.checkpoint, args.family, args.num_filters]
+    if all(v is None for v in given):
+        return None
+    if any(v is None for v in given):
+        raise UsageError(
+            "--checkpoint, --family and --num-filters go together: give all three, or none."
+        )
+    from codec import Codec
+
+    architecture = Architecture(args.family, args.num_filters)
+    return Codec.from_checkpoint(args.checkpoint, architecture, **options)

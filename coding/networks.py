@@ -1,0 +1,121 @@
+"""Passes of the float32 networks of one model: those between pixels and latents, in TensorFlow.
+
+The weights are constants of the graphs, which hold no variables, initialisers or gradients, and a
+graph is built when it is first needed: a decoder has no analysis transform.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import tensorflow.compat.v1 as tf
+
+import network
+from errors import GlicError
+
+_started_in = None  # the process in which this module's first session was started
+
+
+class ForkError(GlicError):
+    """TensorFlow was started before the process was forked."""
+
+
+def _check_not_forked():
+    """TensorFlow's threads do not live on in a fork: a session there would wait for ever."""
+    global _started_in
+    _started_in = _started_in or os.getpid()
+    if _started_in != os.getpid():
+        raise ForkError(
+            "This process was forked after TensorFlow had been started, and cannot run it: start "
+            'processes with multiprocessing.get_context("spawn"), or load the codec in the child '
+            "only."
+        )
+
+
+def constants(weights):
+    """A variable getter that gives a model's weights, NumPy arrays by name, as constants."""
+
+    def getter(getter, name, *args, **options):
+        del getter, args, options
+        return tf.constant(weights[name])
+
+    return getter
+
+
+class Networks:
+    """A model's networks, ready to run.
+
+    Args:
+      architecture: ``Architecture``.
+      weights: dict of the inference variables by name.
+    """
+
+    def __init__(self, architecture, weights):
+        self.architecture, self._weights = architecture, weights
+        self._sessions, self._calls, self._lock = [], {}, threading.Lock()
+
+    def close(self):
+        """Frees the sessions."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+            self._sessions, self._calls = [], {}
+
+    def analysis(self, x):
+        """y, float32 (B, h, w, M), of x, float32 (B, H, W, 3) in [0, 1]."""
+        return self._run("analysis", self._build_latents, x)
+
+    def hyper_analysis(self, y):
+        """z, float32 (B, h/4, w/4, N), of y, float32 (B, h, w, M)."""
+        return self._run("hyper_analysis", self._build_latents, y)
+
+    def synthesis(self, y_hat):
+        """x_hat, float32 (B, H, W, 3), not clipped, of y_hat, float32 (B, h, w, M)."""
+        return self._run("synthesis", self._build_reconstruction, y_hat)
+
+    def mixtures(self, y_hat, z_hat):
+        """(phi, raw) of the float model: what training sees, not what the coder uses.
+
+        Args:
+          y_hat: float32 (B, h, w, M). z_hat: float32 (B, h/4, w/4, N), medians added.
+        """
+        return self._run("mixtures", self._build_mixtures, y_hat, z_hat)
+
+    def _build_latents(self):
+        x = tf.placeholder(tf.float32, (None, None, None, 3))
+        y, z = network.latents(x, self.architecture)
+        return {"analysis": (y, [x]), "hyper_analysis": (z, [y])}
+
+    def _build_reconstruction(self):
+        y_hat = self._placeholder(self.architecture.num_latents)
+        return {"synthesis": (network.reconstruction(y_hat, self.architecture), [y_hat])}
+
+    def _build_mixtures(self):
+        y_hat = self._placeholder(self.architecture.num_latents)
+        z_hat = self._placeholder(self.architecture.num_filters)
+        return {"mixtures": (network.mixtures(y_hat, z_hat, self.architecture), [y_hat, z_hat])}
+
+    @staticmethod
+    def _placeholder(channels):
+        return tf.placeholder(tf.float32, (None, None, None, channels))
+
+    def _run(self, name, build, *values):
+        _check_not_forked()
+        with self._lock:
+            if name not in self._calls:
+                self._start(build)
+        try:
+            return self._calls[name](*values)
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(str(error).splitlines()[0]) from error
+
+    def _start(self, build):
+        with tf.Graph().as_default() as graph:
+            with tf.variable_scope("", custom_getter=constants(self._weights)):
+                passes = build()
+            session = tf.Session(graph=graph)
+            graph.finalize()
+        self._sessions.append(session)
+        for name, (fetches, feeds) in passes.items():
+            self._calls[name] = session.make_callable(fetches, feeds)
