@@ -5,6 +5,8 @@ Writes one .glic file per image and prints a line for each: size in bits per pix
 file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last line is the mean.
 """
 
+from errors import UsageError
+
 from cli import jobs, options, outputs  # isort: skip  (first: it says what is missing)
 
 import collections
@@ -73,9 +75,9 @@ def load_codec(args):
     budget = options.memory_budget(args)
     codec = options.checkpoint_codec(args, memory_budget=budget)
     if codec and args.model:
-        raise cli_errors.UsageError("--model or --checkpoint expected, got both.")
+        raise UsageError("--model or --checkpoint expected, got both.")
     if args.model and len(args.model) > 1:
-        raise cli_errors.UsageError(
+        raise UsageError(
             "One --model expected where there is no --target-bpp or --target-psnr to choose by, "
             f"got {', '.join(args.model)}."
         )
@@ -113,14 +115,14 @@ def make_refiner(codec, args):
     """The ``Refiner`` for --effort, or None without it."""
     if not args.effort:
         if args.lmbda is not None:
-            raise cli_errors.UsageError("--lmbda belongs to --effort: give both, or neither.")
+            raise UsageError("--lmbda belongs to --effort: give both, or neither.")
         return None
     from search import refine
 
     config = codec.model.config
     lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
     if lmbda is None:
-        raise cli_errors.UsageError(
+        raise UsageError(
             "--effort needs the lambda that the checkpoint was trained with: add --lmbda."
         )
     return refine.Refiner(codec, lmbda, config.get("metric", "mse"))

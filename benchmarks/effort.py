@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import errors as cli_errors
 from cli import options  # sets TensorFlow's log level, so it comes first
+from errors import UsageError
 
 from evaluation import curves as evaluation_curves  # isort:skip
 import preflight
@@ -115,9 +116,9 @@ def kind_of(config):
 def check_rddata(paths, names):
     """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
     if not evaluation_curves.is_kodak(path.stem for path in paths):
-        raise cli_errors.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+        raise UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
-        raise cli_errors.UsageError("--rddata needs models of one family and metric.")
+        raise UsageError("--rddata needs models of one family and metric.")
 
 
 def write_rddata(folder, level, summaries):

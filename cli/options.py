@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
-from cli.errors import UsageError
+from errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072
