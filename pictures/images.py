@@ -1,10 +1,10 @@
 """Reading and writing images for codecs that code 8-bit RGB or 8-bit grey.
 
 Pictures come as 16-bit, transparent, palette, CMYK, rotated or in another colour space; the
-networks know none of that. `read_image` brings anything Pillow reads to a uint8 array (the
-conversions stand in samples.py) and says in `LoadedImage.notes` what it changed on the way, so
-that nothing happens silently. Whatever is wrong with a file ends in an `ImageError` with one
-clear sentence.
+networks know none of that. `read_image` brings anything that Pillow reads, and HEIC and JPEG XL
+where their packages are installed, to a uint8 array (the conversions stand in samples.py and
+colour.py) and says in `LoadedImage.notes` what it changed on the way, so that nothing happens
+silently. Whatever is wrong with a file ends in an `ImageError` with one clear sentence.
 """
 
 from __future__ import annotations
@@ -60,8 +60,11 @@ _CAMERA_RAW = frozenset(
     + [".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2"]
     + [".rwl", ".sr2", ".srf", ".srw", ".x3f"]
 )
-# In Pillow where it was built with them: all of its own wheels from the version named.
-_IN_PILLOW = {".avif": "11.3", ".avifs": "11.3", ".webp": "2.0", ".jp2": "2.4", ".j2k": "2.4"}
+# In Pillow's own wheels, AVIF since 11.3; another build may lack them.
+_IN_PILLOW = {
+    **dict.fromkeys((".avif", ".avifs"), "install pillow>=11.3"),
+    **dict.fromkeys((".webp", ".jp2", ".j2k", ".jpx"), "install a pillow that was built with it"),
+}
 _OTHER_SUFFIXES = frozenset(
     [".ai", ".bpg", ".cur", ".dds", ".emf", ".eps", ".exr", ".fits", ".flif", ".hdp", ".hdr"]
     + [".icns", ".ico", ".jbig", ".jls", ".jng", ".jxr", ".pam", ".pfm", ".svg", ".svgz", ".wdp"]
@@ -122,7 +125,7 @@ def why_unreadable(suffix: str) -> str:
         if suffix in plugin.suffixes:
             return f"install {plugin.package}"
     if suffix in _IN_PILLOW:
-        return f"install pillow>={_IN_PILLOW[suffix]}"
+        return _IN_PILLOW[suffix]
     if suffix in _CAMERA_RAW:
         return "camera raw, develop it to PNG or TIFF first"
     return "convert it to PNG first"

@@ -29,7 +29,7 @@ _ORIENTATIONS = {  # value of the EXIF tag: what undoes it, and how to call that
 # Adobe RGB by EXIF: the index "R03" (DCF 2.0), or a colour space of 2, which EXIF does not know.
 _INTEROP_INDEX, _COLOUR_SPACE, _ADOBE_RGB = 1, 0xA001, 2
 # These kinds turn the picture by their own headers, which their readers obey (AVIF's in the guise
-# of EXIF): what XMP says is of no concern, and in JPEG XL nor is EXIF.
+# of EXIF): what XMP says is of no concern, nor, in JPEG XL, what EXIF says.
 _SELF_TURNING = ("AVIF", "HEIC", "JPEG XL")
 
 # TIFF tags and the values of theirs that matter here.
@@ -77,7 +77,6 @@ def to_8bit(image: Image.Image, headers: Headers) -> tuple[np.ndarray, tuple[str
     has_xmp = any(image.info.get(key) for key in ("xmp", "XML:com.adobe.xmp"))
     if headers.kind in _SELF_TURNING:
         image.info.pop("xmp", None)
-    turns_itself = headers.kind == "JPEG XL" and not getattr(image, "jpeg", False)
     # TIFF's reader applies the orientation while it loads and then drops the tag. PNG may keep
     # the tag behind the pixels, so there it is known only afterwards.
     exif = None
@@ -93,23 +92,21 @@ def to_8bit(image: Image.Image, headers: Headers) -> tuple[np.ndarray, tuple[str
         notes.append(f"{colours.mode} converted to RGB")
     if colours.mode not in ("L", "RGB", "CMYK"):
         colours = colours.convert("RGB")
-    was_grey = colours.mode == "RGB" and _is_grey(np.asarray(colours))
+    was_grey = _is_grey(colours)
     colours = colour.to_srgb(colours, image.info, headers, exif.adobe_rgb, notes)
     if colours.mode == "CMYK":
         colours = colours.convert("RGB")
-    if colours.mode == "RGB" and _is_grey(
-        np.asarray(colours), colour.SAME_COLOUR_LEVELS if was_grey else 0
-    ):
+    # A conversion may leave grey a level or two beside grey.
+    if _is_grey(colours, colour.SAME_COLOUR_LEVELS if was_grey else 0):
         colours = colours.getchannel("G")
         if image.mode not in ("P", "PA"):
             notes.append(f"grey stored as {'CMYK' if image.mode == 'CMYK' else 'RGB'}")
-    if not turns_itself:
-        if pending.orientation in _ORIENTATIONS:
-            method = _ORIENTATIONS[pending.orientation][0]
-            colours = colours.transpose(method)
-            alpha = alpha.transpose(method) if alpha is not None else None
-        if exif.orientation in _ORIENTATIONS:
-            notes.append(f"{_ORIENTATIONS[exif.orientation][1]} by its EXIF orientation")
+    if pending.orientation in _ORIENTATIONS:
+        method = _ORIENTATIONS[pending.orientation][0]
+        colours = colours.transpose(method)
+        alpha = alpha.transpose(method) if alpha is not None else None
+    if exif.orientation in _ORIENTATIONS:
+        notes.append(f"{_ORIENTATIONS[exif.orientation][1]} by its EXIF orientation")
     pixels = _blend_onto_white(colours, alpha, notes)
     dropped = [name for name, there in (("EXIF", exif.has_more), ("XMP", has_xmp)) if there]
     if dropped:
@@ -123,16 +120,14 @@ def bits_per_sample(image: Image.Image, headers: Headers) -> int:
     Args: as for `to_8bit`.
     """
     codec, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, "")
-    bits = headers.bits
+    bits = 8
     if image.format == "TIFF":
         bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
     elif image.format == "PPM" and codec.startswith("ppm"):
         # The largest value that a sample can have; the bits of a plain bitmap state none.
         bits = 1 if isinstance(arguments, str) else arguments[-1].bit_length()
-    elif headers.kind == "HEIC":
-        bits = image.info.get("bit_depth", bits)
-    elif bits:
-        pass
+    elif headers.bits or headers.kind == "HEIC":
+        bits = image.info.get("bit_depth", headers.bits)
     elif image.mode.startswith("I;16") or codec == "SGI16" or _RAW_16_BIT.search(_raw_mode(image)):
         bits = 16
     elif codec == "sgi_rle":
@@ -196,6 +191,8 @@ def _read_exif(image: Image.Image, notes: list[str]) -> _Exif:
             or details.get(_COLOUR_SPACE) == _ADOBE_RGB
         )
         orientation = exif.get(ExifTags.Base.Orientation)
+        if image.format == "JXL" and not image.jpeg:  # unless it holds a JPEG
+            orientation = None
     except Exception:  # damaged EXIF raises as variously as damaged pixels, and matters less
         notes.append("unreadable EXIF data ignored")
         return _Exif()
@@ -259,13 +256,16 @@ def _reduce_grey(
     return Image.fromarray(grey.astype(np.uint8)), alpha
 
 
-def _is_grey(pixels: np.ndarray, tolerance: int = 0) -> bool:
-    """Whether red and blue are green in all of (H, W, 3) uint8, give or take `tolerance` levels.
+def _is_grey(image: Image.Image, tolerance: int = 0) -> bool:
+    """Whether an RGB image is grey, give or take `tolerance` levels; False in other modes.
 
     Stops at the first strip that is not, which in a photograph in colour is the first.
     """
-    for top in range(0, pixels.shape[0], _STRIP_ROWS):
-        strip = pixels[top : top + _STRIP_ROWS].astype(np.int16)
+    if image.mode != "RGB":
+        return False
+    for top in range(0, image.height, _STRIP_ROWS):
+        box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
+        strip = np.asarray(image.crop(box)).astype(np.int16)
         if np.abs(strip[..., ::2] - strip[..., 1:2]).max() > tolerance:
             return False
     return True

@@ -132,10 +132,9 @@ def test_depth_that_only_the_header_of_jpeg_2000_tells(tmp_path, container):
 
 
 def test_samples_that_look_like_a_header_of_jpeg_2000(tmp_path):
-    values = np.zeros((8, 8, 3), np.uint8)
-    values[0, :2] = [[0xFF, 0x4F, 0xFF], [0x51, 0, 0]]
+    values = np.full((8, 8, 3), 30, np.uint8)
+    values[0, :2] = [[0xFF, 0x4F, 0xFF], [0x51, 30, 30]]
     Image.fromarray(values).save(tmp_path / "a.ppm")
-    values[:, :, 2] = 30
     assert read_image(tmp_path / "a.ppm").notes == ()
 
 
