@@ -4,20 +4,26 @@ Imported first by every script, and by codec.py for the programs that import it.
 Python 3 and import nothing that is installed.
 """
 
+import contextlib
+import importlib.abc
+import importlib.metadata
 import importlib.util
 import os
+import re
+import struct
 import sys
+import tempfile
 
-OLDEST, NEWEST = (3, 9), (3, 11)  # what TensorFlow 2.14.1 and range-coder 1.1 have wheels for
-PACKAGES = (
-    "numpy",
-    "PIL",
-    "range_coder",
-    "scipy",
-    "tensorflow",
-    "tensorflow_compression",
-    "tensorflow_probability",
-    "tqdm",
+OLDEST, NEWEST = (3, 10), (3, 13)  # what TensorFlow 2.14.1 and 2.21 have wheels for
+# NumPy whose OpenBLAS (0.3.34) crashes in a matrix product on some processors.
+BROKEN_NUMPY = (2, 5, 2), (2, 5, 5)
+PACKAGES = ("numpy", "PIL", "scipy", "tensorflow", "threadpoolctl", "tqdm")
+
+# What TensorFlow says while it is imported, before its log level counts: news about CUDA, oneDNN
+# and its own logging. Anything else, and all of it where the import fails, is shown.
+_CHATTER = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} [\d:. ]+ +\d+ \S+\.cc:\d+\]"
+    r"|\d{4}-\d\d-\d\d [\d:.]+: [IW] |To enable the following instructions: "
 )
 
 
@@ -29,11 +35,13 @@ def check(version=sys.version_info, packages=PACKAGES, requirements="requirement
     found = tuple(version[:2])
     if not OLDEST <= found <= NEWEST:
         sys.exit(
-            "Python 3.9 to 3.11 expected, got {}.{}: make the environment with a fitting one, for "
-            "example by 'uv venv --seed --python 3.11 .venv' (see README.md, 'Try it').".format(
+            "Python 3.10 to 3.13 expected, got {}.{}: make the environment with a fitting one, for "
+            "example by 'uv venv --seed --python 3.13 .venv' (see README.md, 'Try it').".format(
                 *found
             )
         )
+    if struct.calcsize("P") < 8:
+        sys.exit("A 64-bit Python expected, got one of 32 bits: TensorFlow has no package for it.")
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
@@ -43,11 +51,69 @@ def check(version=sys.version_info, packages=PACKAGES, requirements="requirement
         )
 
 
+def check_numpy(version=None):
+    """Exits with a sentence where NumPy would crash."""
+    version = version or importlib.metadata.version("numpy")
+    oldest, newest = BROKEN_NUMPY
+    if oldest <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) <= newest:
+        sys.exit(
+            f"NumPy 2.5.1 or older expected, got {version}, which crashes in matrix products on "
+            "some processors: run \"pip install 'numpy<2.5.2'\" in this environment."
+        )
+
+
 def check_evaluation(packages=("bjontegaard", "matplotlib")):
     """The same for packages of requirements-eval.txt: BD-rate and plots."""
     check(packages=packages, requirements="requirements-eval.txt")
 
 
+@contextlib.contextmanager
+def without_chatter():
+    """Keeps what libraries print on standard error about themselves off the screen."""
+    try:
+        screen = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            kept.seek(0)
+            for line in kept:
+                if failed or not _CHATTER.match(line.decode(errors="replace")):
+                    os.write(2, line)
+
+
+class _QuietImport(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow ``without_chatter``."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                with without_chatter():
+                    execute(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
 check()
-# TensorFlow greets with a dozen lines about CUDA; it reads this when it is first imported.
+check_numpy()
+# TensorFlow reads this when it is first imported; what it says before that is filtered.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "tensorflow" not in sys.modules:
+    sys.meta_path.insert(0, _QuietImport())
