@@ -164,7 +164,7 @@ def test_models_are_loaded_when_tried_and_kept():
 def test_codecs_leave_memory_to_the_others():
     found = [targets.Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
     left = [targets.memory_left(10_000, found, c) for c in found]
-    assert left == [10_000 - 2250, 10_000 - 1800, 10_000 - 1350]
+    assert left == [10_000 - 2000, 10_000 - 1600, 10_000 - 1200]
 
 
 # --- Model folders -----------------------------------------------------------------------------
