@@ -19,7 +19,28 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("version", [(3, 8), (3, 9), (3, 14, 1)])
 def test_other_pythons_are_named(version):
     with pytest.raises(SystemExit, match=rf"3\.10 to 3\.13 expected, got 3\.{version[1]}: "):
-        preflight.check(version)
+        preflight.check_system(version)
+
+
+@pytest.mark.parametrize(
+    "system, words",
+    [
+        (("Darwin", "x86_64", ("", "")), "Darwin on x86_64"),
+        (("Linux", "i686", ("glibc", "2.31")), "Linux on i686"),
+        (("Linux", "x86_64", ("", "")), r"musl \(Alpine\)"),
+        (("Windows", "ARM64", ("", "")), "Windows on arm64"),
+    ],
+)
+def test_systems_without_a_tensorflow_are_named(system, words):
+    with pytest.raises(SystemExit, match=words):
+        preflight.check_system((3, 12), *system)
+
+
+@pytest.mark.parametrize(
+    "system", [("Darwin", "arm64"), ("Windows", "AMD64"), ("Linux", "aarch64", ("glibc", "2.36"))]
+)
+def test_systems_with_a_tensorflow_are_taken(system):
+    preflight.check_system((3, 10), *system)
 
 
 def test_missing_packages_are_named():
