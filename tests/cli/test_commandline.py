@@ -12,7 +12,8 @@ from PIL import Image
 
 import decoder
 import encoder
-from cli import jobs, options
+from cli import options
+from cli.inputs import collect
 from pictures import images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,19 +155,30 @@ def test_a_bad_option_is_one_line_of_a_fresh_process(folder):
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        (["no-such-file.png"], "does not exist"),
         (["--checkpoint", "x"], "go together"),
         ([*MODEL, "--model", "gmm-mse-3"], "got both"),
-        (["--model", "nothing-like-it"], "No model named"),
         ([*MODEL, "--effort", 1], "add --lmbda"),
-        (["--checkpoint", "nowhere", "--family", "gmm", "--num-filters", 32], "No checkpoint"),
-        (["--checkpoint", MODEL[1], "--family", "gllmm", "--num-filters", 32], "does not fit"),
         (["--checkpoint", MODEL[1], "--family", "gmm", "--num-filters", 12], "multiple of 8"),
     ],
 )
 def test_bad_options_are_one_sentence(folder, run_here, arguments, words):
     code, out, err = run_here(encoder, *arguments, "-o", "unused")
     assert code == 2 and out == ""
+    assert words in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--model", "nothing-like-it"], "No model named"),
+        (["--checkpoint", "nowhere", "--family", "gmm", "--num-filters", 32], "No checkpoint"),
+        (["--checkpoint", MODEL[1], "--family", "gllmm", "--num-filters", 32], "does not fit"),
+        ([*MODEL, "--num-latents", 48], "does not fit"),
+    ],
+)
+def test_a_model_that_cannot_be_used_ends_the_run(folder, run_here, arguments, words):
+    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", *arguments, "-o", "unused")
+    assert code == 2 and out == "1 file to unused/\n"
     assert words in err and len(err.splitlines()) == 1
 
 
@@ -188,12 +200,6 @@ def test_effort_writes_an_ordinary_file_and_says_what_it_gained(folder, run_here
     assert code == 0 and (folder / "refined-back" / "colour.png").is_file()
 
 
-def test_two_inputs_with_one_stem_do_not_overwrite_each_other(tmp_path):
-    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "sub" / "a.jpg"]
-    found = jobs.outputs_of(paths, tmp_path / "out", ".glic", overwrite=True)
-    assert [bool(problem) for _, _, problem in found] == [False, False, True]
-
-
 def test_valid_photos_cost_their_ideal_size():
     """The shipped default model on valid/: real files against the float model's code length."""
     from test_coding import OVERHEAD_BYTES, OVERHEAD_SHARE, ideal_bits
@@ -201,7 +207,7 @@ def test_valid_photos_cost_their_ideal_size():
     from codec import Codec
 
     codec = Codec.load(options.DEFAULT_MODEL)
-    for path in images.collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
+    for path in collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
         pixels = images.read_image(path).pixels
         latents = codec.analyse(pixels)
         data = codec.encode(latents)

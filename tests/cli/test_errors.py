@@ -40,4 +40,4 @@ def test_a_bug_ends_a_batch(tmp_path, capsys):
         raise ValueError("operands could not be broadcast together")
 
     with pytest.raises(ValueError, match="broadcast"):
-        jobs.process([(tmp_path / "a.png", tmp_path / "a.glic", None)], work, print)
+        jobs.process([jobs.Job(tmp_path / "a.png", tmp_path / "a.glic")], work, print)
