@@ -8,6 +8,7 @@ import numpy as np
 
 from cli import jobs, options, outputs, streams
 from coding import bitstream
+from pictures import images
 
 WARM_UP_SIDE = 64  # of an image that has the networks built
 
@@ -28,15 +29,15 @@ class CodecShelf:
 
     def get(self, fingerprint):
         """The codec that wrote a file (ModelError where there is none)."""
-        from codec import Codec
-        from coding import models
+
+        def load():
+            from codec import Codec  # here, as importing TensorFlow is part of starting
+            from coding import models
+
+            folder = models.find(fingerprint, more=self._more)
+            return Codec(models.load_folder(folder), **self._options)
 
         if fingerprint not in self._codecs:
-            folder = models.find(fingerprint, more=self._more)
-
-            def load():
-                return Codec(models.load_folder(folder), **self._options)
-
             self._codecs[fingerprint] = self._report.start(load, warm_up)
         return self._codecs[fingerprint]
 
@@ -50,7 +51,7 @@ def warm_up(codec):
     y_hat, z_symbols = (
         np.zeros((side, side, count), np.int32) for side, count in zip((y_side, z_side), channels)
     )
-    codec.synthesise(Latents(y_hat, z_symbols, WARM_UP_SIDE, WARM_UP_SIDE))
+    codec.decompress(codec.encode(Latents(y_hat, z_symbols, WARM_UP_SIDE, WARM_UP_SIDE)))
 
 
 def run(args):
@@ -69,10 +70,11 @@ def run(args):
     )
     shelf = None
     if any(not job.problem for job in todo):
-        from coding import models
+        if args.model:
+            from coding import models
 
-        for name in args.model:
-            models.read_config(models.folder_of(name))  # one that cannot be used ends the run
+            for name in args.model:
+                models.read_config(models.folder_of(name))  # one that cannot be used ends the run
         codec = None
         if checkpoint:
             codec = report.start(
@@ -128,8 +130,6 @@ def decode_file(
       GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
         it was.
     """
-    from pictures import images
-
     times = outputs.times_of(path) if keep_times else None
     container = read_file(path, max_pixels)
     codec = shelf.get(container.fingerprint)

@@ -13,6 +13,7 @@ import tqdm
 from cli import jobs, options, outputs, streams
 from cli.errors import UsageError
 from coding.bitstream import EXTENSION, MAX_PIXELS
+from pictures import images
 from search import targets
 
 if TYPE_CHECKING:  # TensorFlow is imported late
@@ -74,7 +75,6 @@ def run(args):
       GlicError: for options or models that cannot be used.
     """
     target = check(args)
-    from pictures import images
 
     def why(suffix):
         known = suffix in images.KNOWN_SUFFIXES
@@ -106,12 +106,12 @@ def run(args):
 
 def make_coder(args, report):
     """What codes images with one model: a function of (path, pixels) that returns ``Coded``."""
-    from codec import Codec
-
     budget = options.memory_budget(args)
     name = args.model[0] if args.model else options.DEFAULT_MODEL
 
     def load():
+        from codec import Codec  # here, as importing TensorFlow is part of starting
+
         codec = options.checkpoint_codec(args, memory_budget=budget)
         return codec or Codec.load(name, memory_budget=budget)
 
@@ -266,7 +266,7 @@ def encode_file(
       GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
         it was.
     """
-    from pictures import images, metrics
+    from pictures import metrics
     from search.refine import SearchInterrupted
 
     times = outputs.times_of(path) if keep_times else None
@@ -327,7 +327,8 @@ def format_mean(results):
     def mean(values):
         return sum(values) / len(values)
 
-    line = f"{'mean':24s} {len(results):>4d} files  {mean([r['bpp'] for r in results]):7.4f} bpp"
+    number = f"{len(results)} file{'s' * (len(results) != 1)}"
+    line = f"{'mean':24s} {number:>10s}  {mean([r['bpp'] for r in results]):7.4f} bpp"
     if "psnr" in results[0]:
         ms_ssims = [r["ms_ssim"] for r in results if r["ms_ssim"] is not None]
         line += format_quality(

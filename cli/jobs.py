@@ -20,6 +20,7 @@ from cli.errors import EXPECTED_ERRORS, UsageError
 from cli.outputs import OutputError, OutputExists
 from cli.report import Report
 from cli.streams import STREAM, to_path
+from pictures.images import KNOWN_SUFFIXES
 
 LONG_LIST = 10  # files from which a progress bar helps
 
@@ -196,8 +197,6 @@ def _output_of_options(args, extension):
     output = to_path(args.output)
     if os.path.isdir(output) or output == STREAM or output.suffix.lower() == extension:
         return output
-    from pictures.images import KNOWN_SUFFIXES
-
     if os.path.lexists(output) or output.suffix.lower() in (*KNOWN_SUFFIXES, ".glic"):
         raise UsageError(
             f"-o {output} is no folder: name one, or for one input a file that ends in {extension}."

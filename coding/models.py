@@ -4,6 +4,9 @@ A folder ``models/NAME/`` holds a TF 1.x Saver checkpoint with the prefix ``mode
 variables only) and ``config.json`` with at least ``family``, ``num_filters`` and ``fingerprint``;
 ``num_latents`` where y has more or fewer channels than N.
 A checkpoint that the authors published is the same without the configuration.
+
+A model is found by its name in ``MODELS_DIR``, or anywhere by its folder's path; the model of a
+file by its fingerprint, in ``MODELS_DIR`` and in what the caller names besides.
 """
 
 from __future__ import annotations
@@ -239,10 +242,7 @@ def find(fingerprint, models_dir=MODELS_DIR, more=()):
       ModelError: where there is none.
     """
     known = available(models_dir)
-    for folder in (
-        *(Path(models_dir) / n for n in known),
-        *(folder_of(n, models_dir) for n in more),
-    ):
+    for folder in (folder_of(name, models_dir) for name in (*known, *more)):
         try:
             if read_config(folder)["fingerprint"] == fingerprint.hex():
                 return folder
