@@ -261,7 +261,7 @@ def test_a_missing_argument_fails_alone(folder, run_here):
 
 def write_model(folder, **config):
     """The golden gmm model as a model folder."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     prefix = checkpoint_of("gmm")
     for path in prefix.parent.glob("model-0.*"):
         shutil.copy(path, folder / path.name.replace("model-0", models.CHECKPOINT_PREFIX))
