@@ -20,6 +20,7 @@ from cli.errors import EXPECTED_ERRORS, UsageError
 from cli.outputs import OutputError, OutputExists
 from cli.report import Report
 from cli.streams import STREAM, to_path
+from coding.bitstream import EXTENSION
 from pictures.images import KNOWN_SUFFIXES
 
 LONG_LIST = 10  # files from which a progress bar helps
@@ -159,8 +160,7 @@ def prepare(args, suffixes, extension, why, *, kind):
       UsageError: for outputs that do not fit the inputs.
       OSError: where the output folder cannot be made.
     """
-    output = _output_of_options(args, extension)
-    is_one = output == STREAM or output.suffix.lower() == extension and not os.path.isdir(output)
+    output, is_one = _output_of_options(args, extension)
     _check_streams(args, output, is_one, extension)
     if is_one:
         _check_one(args, output)
@@ -191,17 +191,23 @@ def prepare(args, suffixes, extension, why, *, kind):
 
 
 def _output_of_options(args, extension):
-    """The path of -o, or what stands for it, where it can be an output."""
+    """The path of -o, or what stands for it, and whether it is one output and no folder."""
     if args.output is None:
-        return STREAM if list(map(str, args.inputs)) == ["-"] else args.default_output
+        is_one = list(map(str, args.inputs)) == ["-"]
+        return (STREAM if is_one else args.default_output), is_one
     output = to_path(args.output)
-    if os.path.isdir(output) or output == STREAM or output.suffix.lower() == extension:
-        return output
-    if os.path.lexists(output) or output.suffix.lower() in (*KNOWN_SUFFIXES, ".glic"):
+    if output == STREAM:
+        return output, True
+    if os.path.isdir(output):
+        return output, False
+    suffix = "" if args.output.endswith(("/", os.sep)) else output.suffix.lower()
+    if suffix == extension:
+        return output, True
+    if os.path.lexists(output) or suffix in (*KNOWN_SUFFIXES, EXTENSION):
         raise UsageError(
             f"-o {output} is no folder: name one, or for one input a file that ends in {extension}."
         )
-    return output
+    return output, False
 
 
 def _check_streams(args, output, is_one, extension):

@@ -92,6 +92,7 @@ def test_standard_input_that_is_no_picture_is_named(run, photo, monkeypatch):
         (["a.png", "-o", "x.glic", "--recursive"], "--recursive means nothing for the file x.glic"),
         (["a.png", "-o", "x.glic", "--keep-suffix"], "--keep-suffix means nothing for the file"),
         (["a.png", "-o", "a.png"], "-o a.png is no folder"),
+        (["a.png", "-o", "a.png/"], "-o a.png is no folder"),
         (["a.png", "-o", "new.jpg"], "-o new.jpg is no folder"),
         (["a.png", "-o", "notes"], "-o notes is no folder"),
     ],
@@ -118,6 +119,8 @@ def test_an_output_file_follows_the_rules_of_all_outputs(run, photo):
     Path("folder.glic").mkdir()
     assert run(encoder, "a.png", "-o", "folder.glic")[0] == 0
     assert os.listdir("folder.glic") == ["a.glic"]
+    assert run(encoder, "a.png", "-o", "other.glic/")[0] == 0
+    assert os.listdir("other.glic") == ["a.glic"]
 
 
 def test_a_reader_that_leaves_ends_the_run_without_noise(photo):
