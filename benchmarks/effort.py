@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import errors as cli_errors
 from cli import options  # sets TensorFlow's log level, so it comes first
+from cli.inputs import collect
 from errors import UsageError
 
 from evaluation import curves as evaluation_curves  # isort:skip
@@ -146,7 +147,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
     compared = 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from architecture import Architecture
 from cli import options
+from cli.inputs import collect
 from errors import UsageError
 from evaluation import classics as evaluation_codecs
 from evaluation import curves as evaluation_curves
@@ -42,10 +42,10 @@ def learned_codecs(args):
 
     if args.checkpoint and args.models:
         raise UsageError("--models or --checkpoint expected, got both.")
-    if all((args.checkpoint, args.family, args.num_filters)):
-        checkpoint = args.checkpoint, Architecture(args.family, args.num_filters)
+    architecture = options.checkpoint_architecture(args)
+    if architecture:
+        checkpoint = args.checkpoint, architecture
         return [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint))]
-    options.checkpoint_codec(args)  # refuses some of the three without the others
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
     found = [_learned(models.load_named(name), ("name", name)) for name in names]
     if len({codec.name for codec in found}) < len(found):
@@ -140,7 +140,7 @@ def run(args):
         raise UsageError("--matched needs --codecs: which codecs are to match?")
     names = evaluation_curves.PAPER_CURVES if args.curves is None else args.curves
     published = [evaluation_curves.published(name) for name in names]
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     learned = learned_codecs(args)
     if not learned and not args.codecs:
         raise UsageError("Nothing to measure: name --models or --codecs.")

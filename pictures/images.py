@@ -15,8 +15,7 @@ import importlib.util
 import io
 import os
 import re
-import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Union
 
@@ -169,16 +168,6 @@ def sides(path: PathLike) -> tuple[int, int]:
         return min(image.size), max(image.size)
 
 
-def write_png(pixels: np.ndarray, path: PathLike) -> None:
-    """Write `png_bytes` to a file; never leaves half a file.
-
-    Raises:
-      ValueError: as `png_bytes`.
-      OSError: the file cannot be written; an older file at `path` is then still whole.
-    """
-    atomic_write(path, png_bytes(pixels))
-
-
 def png_bytes(pixels: np.ndarray) -> bytes:
     """A PNG file of uint8 pixels, (H, W, 3) RGB or (H, W) grey.
 
@@ -193,80 +182,6 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def atomic_write(path: PathLike, data: bytes) -> None:
-    """Write bytes so that `path` holds either all of them or what it held before.
-
-    The data go to a hidden temporary file in the same folder, which then replaces `path`; it is
-    removed on any failure, a keyboard interrupt included. A symbolic link is followed. What is
-    no regular file (a pipe, /dev/null) cannot be replaced and is written directly.
-
-    Raises:
-      OSError: the file cannot be written; its `filename` is `path`.
-    """
-    target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
-        else:
-            _replace(target, data)
-    except OSError as error:
-        # The temporary name would mean nothing to the user. The number picks the subclass.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def collect(paths: Iterable[PathLike], suffixes: Iterable[str]) -> list[Path]:
-    """Expand files and folders to files, in the order given.
-
-    A file is taken as it is, whatever its suffix. A folder stands for the files directly in it
-    that are not hidden and whose suffix is among `suffixes` (in any case), sorted by name.
-
-    Raises:
-      ImageError: a path does not exist, or a folder cannot be read or has no such file.
-    """
-    wanted = {suffix.lower() for suffix in suffixes}
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if os.path.isdir(path):  # unlike Path.is_dir, never raises
-            found += _files_in(path, wanted)
-        elif os.path.exists(path):
-            found.append(path)
-        else:
-            raise ImageError(f"{path} does not exist; give a file or a folder.")
-    return found
-
-
-def _files_in(folder: Path, suffixes: set[str]) -> list[Path]:
-    try:
-        files = sorted(
-            entry
-            for entry in folder.iterdir()
-            if entry.suffix.lower() in suffixes
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
-    except OSError as error:
-        raise ImageError(f"{folder} cannot be read ({_reason(error)}).") from error
-    if not files:
-        raise ImageError(f"{folder} has no file that ends in {', '.join(sorted(suffixes))}.")
-    return files
-
-
-def _replace(target: Path, data: bytes) -> None:
-    # Mode "x" creates the file exclusively and with the permissions that the umask asks for,
-    # where tempfile.mkstemp would leave it readable by its owner only.
-    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # before the name: a power cut must not leave it on nothing
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from errors import GlicError, UsageError
+from errors import GlicError
 from pictures import metrics
 from search.interruption import SearchInterrupted
 
@@ -43,61 +43,6 @@ class Target(NamedTuple):
         if self.kind == "bpp":
             return f"at most {self.value:g} bpp"
         return f"at least {self.value:g} dB PSNR"
-
-
-def add_options(parser):
-    """Adds --target-bpp and --target-psnr."""
-    group = parser.add_argument_group(
-        "a model for each image",
-        "Chooses among the models in models/ that were trained for MSE, or among those\n"
-        "that --model names, and states the choice in the image's line. Of five lambdas,\n"
-        "two to four are tried on most images: those that a bisection visits, and the\n"
-        "neighbours of the best. Every file meets the target; an image for which none\n"
-        "does is refused, after all were tried. With --effort the refined files are\n"
-        "compared, which takes its time for each model tried.",
-    )
-    either = group.add_mutually_exclusive_group()
-    either.add_argument(
-        "--target-bpp",
-        type=float,
-        metavar="X",
-        help="of the files tried that have at most X bits per pixel, by their whole size, the "
-        "one of the best quality",
-    )
-    either.add_argument(
-        "--target-psnr",
-        type=float,
-        metavar="X",
-        help="of the files tried whose decoded 8-bit pixels have a PSNR of at least X dB, the "
-        "smallest",
-    )
-
-
-def of_options(args):
-    """The ``Target`` that an encoder's options name, or None.
-
-    Raises:
-      UsageError: for a value that means nothing, or other options that contradict it.
-    """
-    kind = "psnr" if args.target_bpp is None else "bpp"
-    value = args.target_psnr if args.target_bpp is None else args.target_bpp
-    if value is None:
-        return None
-    name = f"--target-{kind}"
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} needs a positive number, got {value}.")
-    if any(v is not None for v in (args.checkpoint, args.family, args.num_filters)):
-        raise UsageError(
-            f"{name} chooses among model folders: leave out --checkpoint, --family and "
-            "--num-filters, or the target."
-        )
-    if args.lmbda is not None:
-        raise UsageError(f"{name} takes each model's own lambda: leave out --lmbda, or the target.")
-    if kind == "psnr" and args.no_metrics:
-        raise UsageError(
-            f"{name} measures the PSNR of every file: leave out --no-metrics, or the target."
-        )
-    return Target(kind, value)
 
 
 class Candidate(NamedTuple):
