@@ -1,6 +1,7 @@
 """Options that scripts share, and what they mean."""
 
 import argparse
+import math
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
@@ -19,6 +20,36 @@ def parser_for(doc):
     )
 
 
+def positive(text):
+    """Argument type: a float above 0, neither infinite nor NaN."""
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def not_negative(text):
+    """Argument type: a float from 0, neither infinite nor NaN."""
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number from 0")
+
+
+def count(text):
+    """Argument type: an int from 1."""
+    return _number(text, int, lambda value: value >= 1, "a whole number from 1")
+
+
+def whole(text):
+    """Argument type: an int from 0."""
+    return _number(text, int, lambda value: value >= 0, "a whole number from 0")
+
+
+def _number(text, kind, fits, expected):
+    try:
+        value = kind(text)
+        if fits(value):  # NaN fits nothing
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{expected} expected, got {text!r}.")
+
+
 def add_model_options(parser):
     """Adds the options that name an authors' checkpoint."""
     group = parser.add_argument_group("a checkpoint as its authors published it")
@@ -30,7 +61,7 @@ def add_model_options(parser):
     )
     group.add_argument("--family", choices=FAMILIES, help="which paper's networks")
     group.add_argument(
-        "--num-filters", type=int, metavar="N", help="filters of its networks, such as 128 or 192"
+        "--num-filters", type=count, metavar="N", help="filters of its networks, such as 128 or 192"
     )
 
 
@@ -71,7 +102,7 @@ def add_memory_option(parser):
     """Adds --memory-mib."""
     parser.add_argument(
         "--memory-mib",
-        type=int,
+        type=count,
         default=DEFAULT_MEMORY_MIB,
         metavar="MIB",
         help="memory that the process should stay within, in MiB: larger images pass through the "

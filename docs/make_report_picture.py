@@ -1,7 +1,7 @@
 """Takes docs/report.png: python docs/make_report_picture.py REPORT.html
 
-REPORT.html is that of evaluate.py --images valid/ --report REPORT.html. Needs Debian's chromium and
-chromium-driver, and Selenium (requirements-dev.txt).
+REPORT.html is that of evaluate.py report --images valid/ --page REPORT.html. Needs Debian's
+chromium and chromium-driver, and Selenium (requirements-dev.txt).
 """
 
 import io

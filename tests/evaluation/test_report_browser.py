@@ -40,13 +40,12 @@ def report(tmp_path_factory):
         picture = Image.open(REFERENCE / f"{name}.png")
         picture.resize((2 * picture.width, 2 * picture.height)).save(folder / f"{name}.png")
     model = ["--checkpoint", checkpoint_of("gmm"), "--family", "gmm"]
-    arguments = ["evaluate.py", "--images", folder, *model, "--num-filters", NUM_FILTERS]
+    arguments = ["evaluate.py", "report", "--images", folder, *model, "--num-filters", NUM_FILTERS]
     arguments += ["-o", folder / "out", "--codecs", "jpeg", "jpeg2000"]
-    arguments += ["--report", folder / "report.html"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(part) for part in arguments])
         assert evaluate.main() == 0
-    return folder / "report.html"
+    return folder / "out" / "report.html"
 
 
 @pytest.fixture
