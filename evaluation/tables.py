@@ -72,7 +72,8 @@ def lossless(rows):
         if is_exact(row["psnr"], row["ms_ssim"]):
             entry = {"image": row["image"], "sha256": row["sha256"], "codecs": []}
             labels = found.setdefault(row["sha256"], entry)["codecs"]
-            label = label_of(row)
+            classic = row["kind"] != "model"
+            label = classics.CLASSICS[row["codec"]].label if classic else row["codec"]
             labels += [label] * (label not in labels)
     return list(found.values())
 
@@ -102,7 +103,7 @@ def means(rows):
 
 
 def label_of(mean):
-    """A name for people of a mean, or of a row."""
+    """A name for people."""
     if mean["kind"] == "model":
         return mean["codec"]
     label = classics.CLASSICS[mean["codec"]].label

@@ -184,7 +184,7 @@ fillTable("rows", ["image", "codec", "bytes", "bpp", "PSNR, dB", "MS-SSIM", "in 
 }));
 
 const modelFacts = (m) => [m.family, `${m.num_filters} filters`, m.num_latents && `${m.num_latents} latent channels`, m.lmbda && `λ = ${m.lmbda}`, m.metric && `trained for ${m.metric.replace("_", "-").toUpperCase()}`, m.steps && `${m.steps.toLocaleString("en")} steps`, m.hours && `${m.hours} hours`, `fingerprint ${m.fingerprint}`].filter(Boolean).join(", ");
-byId("subtitle").textContent = [`${overview.images.length || overview.means[0]?.images ?? 0} images`, overview.device].join(" · ");
+byId("subtitle").textContent = [`${overview.images.length || overview.means[0]?.images || 0} images`, overview.device].join(" · ");
 const how = [
   ...overview.models.map((m) => [m.name, modelFacts(m)]),
   ["Command", overview.command],

@@ -245,7 +245,7 @@ def test_an_image_that_is_restored_exactly_is_left_out_for_all(monkeypatch, tmp_
     options = ["--models", "--codecs", "jpeg", "webp", "--curves", "-o", "out"]
     assert run_main(monkeypatch, "run", "--images", PICTURES[0], flat, *options) == 0
     out = capsys.readouterr().out
-    assert "Left out of all means: 1 image restored exactly\n  flat.png by " in out
+    assert "Left out of all means: 1 image restored exactly\n  flat.png by JPEG (4:2:0)" in out
     assert "Mean over 1 image, without 1" in Path("out/rd_psnr.svg").read_text(encoding="utf-8")
     assert len(rows_of(Path("out/results.csv"))) == 2 * 2 * 8
     assert all(row["images"] == "1" for row in rows_of(Path("out/means.csv")))
