@@ -199,9 +199,10 @@ def _evaluate(args, learned, published, rows):
     for row in rows:
         if row["kind"] == "model":
             print(tables.describe_row(row))
-    print("\n" + "\n".join(tables.describe_means(means)))
-    for line in tables.describe_lossless(left_out):
-        print(line)
+    if means:
+        print("\n" + "\n".join(tables.describe_means(means)))
+    if left_out:
+        print("\n" + "\n".join(tables.describe_lossless(left_out)))
     if comparisons:
         print("\n" + "\n".join(curves.describe(comparisons)))
     count = len({row["sha256"] for row in kept})

@@ -230,7 +230,17 @@ def test_an_unknown_anchor_is_refused(measured, monkeypatch):
         run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
 
 
-@pytest.mark.parametrize("text", ["768", "axb", "1x2x3"])
+@pytest.mark.parametrize(
+    "command, option, value",
+    [("run", "--jobs", "0"), ("report", "--threads", "1.5"), ("complexity", "--filters", "-8")],
+)
+def test_numbers_are_checked_when_they_are_read(monkeypatch, capsys, command, option, value):
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, command, f"{option}={value}")
+    assert f"a whole number from 1 expected, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["768", "axb", "1x2x3", "0x64"])
 def test_a_size_that_is_none(monkeypatch, capsys, text):
     with pytest.raises(SystemExit):
         run_main(monkeypatch, "complexity", "--size", text)
