@@ -1,8 +1,9 @@
-"""What --effort gains: python benchmarks/effort.py FOLDER [--models NAME ...] [--levels 0 3 9]
+"""What --effort gains: python -m benchmarks.effort FOLDER [--models NAME ...] [--levels 0 3 9]
 
 Codes each image with each model at each level, with real bytes, and prints a line per model and
 level: iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
 lambda * distortion. With three models or more the BD-rate of each level against level 0 follows.
+An image that is restored exactly at any of them is named and left out of all means.
 The images' rows go to --output, one as soon as it is done; a second run does what is missing.
 --rddata FOLDER writes the points of each level but 0 on the 24 Kodak images there, in the form of
 RDdata/: gmm_mse_effort3_measured.csv and so on.
@@ -10,23 +11,17 @@ RDdata/: gmm_mse_effort3_measured.csv and so on.
 
 import csv
 import statistics
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cli import errors as cli_errors
-from cli import options  # sets TensorFlow's log level, so it comes first
-from cli.inputs import collect
-from errors import UsageError
-
-from evaluation import curves as evaluation_curves  # isort:skip
 import preflight
+from cli import errors as cli_errors
+from cli import options
+from cli.inputs import collect
 from codec import Codec
 from coding import models
-from evaluation import rddata as evaluation_rddata
-from evaluation import tables as evaluation_tables
+from errors import UsageError
+from evaluation import curves, rddata, tables
 from pictures import images, metrics
 from search import refine
 
@@ -99,14 +94,20 @@ def summary(rows, level):
     }
 
 
+def restored_exactly(rows):
+    """Names of the images that were restored exactly in any row."""
+    ms_ssims = [None if r["ms_ssim"] == "" else float(r["ms_ssim"]) for r in rows]
+    return {r["image"] for r, m in zip(rows, ms_ssims) if tables.is_exact(float(r["psnr"]), m)}
+
+
 def curve(level, summaries):
-    """A level's ``evaluation_curves.Curve`` over the models."""
+    """A level's ``curves.Curve`` over the models."""
     points = [
         (s["bpp"], s["psnr"], s["ms_ssim"] and metrics.to_db(s["ms_ssim"]))
         for s in summaries
         if s["level"] == level
     ]
-    return evaluation_curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
+    return curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
 
 
 def kind_of(config):
@@ -116,25 +117,25 @@ def kind_of(config):
 
 def check_rddata(paths, names):
     """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
-    if not evaluation_curves.is_kodak(path.stem for path in paths):
+    if not curves.is_kodak(path.stem for path in paths):
         raise UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
         raise UsageError("--rddata needs models of one family and metric.")
 
 
 def write_rddata(folder, level, summaries):
-    """Writes the points of one level, as ``evaluation_rddata`` does those without a search."""
+    """Writes the points of one level, as ``rddata`` does those without a search."""
     own = [s for s in summaries if s["level"] == level]
     rows = []
     for s in sorted(own, key=lambda s: s["bpp"]):
-        row = dict(zip(evaluation_rddata.COLUMNS[1:4], (s["bpp"], s["psnr"], s["ms_ssim"])))
+        row = dict(zip(rddata.COLUMNS[1:4], (s["bpp"], s["psnr"], s["ms_ssim"])))
         config = s["config"]
         row.update(setting=s["model"], lmbda=config["lmbda"], filters=config["num_filters"])
         row.update(ms_ssim_db=metrics.to_db(s["ms_ssim"]), fingerprint=config["fingerprint"])
-        rows.append(evaluation_rddata.rounded(row))
+        rows.append(rddata.rounded(row))
     family, metric = kind_of(own[0]["config"])
     path = folder / f"{family}_{metric.replace('-', '_')}_effort{level}_measured.csv"
-    evaluation_tables.write_csv(rows, evaluation_rddata.COLUMNS, path)
+    tables.write_csv(rows, rddata.COLUMNS, path)
     print(f"wrote {path}")
 
 
@@ -150,28 +151,33 @@ def main():
     paths = collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
-    compared = 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS
+    compared = 0 in args.levels and len(args.models) >= curves.MIN_POINTS
     if compared:
         preflight.check_evaluation(["bjontegaard"])
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    rows, summaries = read_rows(args.output), []
+    rows = read_rows(args.output)
+    measured = [run_model(name, paths, args.levels, args.output, rows) for name in args.models]
+    exact = restored_exactly([row for own, _ in measured for row in own])
+    if exact:
+        print(f"Left out of all means, as restored exactly: {', '.join(sorted(exact))}")
+    if len(exact) == len(paths):
+        return
     print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
-    for name in args.models:
-        own, config = run_model(name, paths, args.levels, args.output, rows)
+    summaries = []
+    for name, (own, config) in zip(args.models, measured):
+        kept = [row for row in own if row["image"] not in exact]
         for level in args.levels:
-            s = {"model": Path(name).name, "config": config, **summary(own, level)}
+            s = {"model": Path(name).name, "config": config, **summary(kept, level)}
             similarity = "      -" if s["ms_ssim"] is None else f"{s['ms_ssim']:7.4f}"
             print(
                 f"{name:18s} {level:5d} {s['iterations']:10d} {s['seconds']:7.1f} {s['bpp']:6.4f} "
-                f"{s['psnr']:6.2f} {similarity} {-s['gain']:+13.2%}",
-                flush=True,
+                f"{s['psnr']:6.2f} {similarity} {-s['gain']:+13.2%}"
             )
             summaries.append(s)
     if compared:
-        curves = [curve(level, summaries) for level in args.levels]
-        anchor = next(c for c in curves if c.name == "effort-0")
-        lines = evaluation_curves.describe(evaluation_curves.compare(curves, anchor, False))
-        print("\n".join(lines))
+        levels = [curve(level, summaries) for level in args.levels]
+        anchor = next(c for c in levels if c.name == "effort-0")
+        print("\n".join(curves.describe(curves.compare(levels, anchor, False))))
     for level in filter(None, args.levels if args.rddata else ()):
         write_rddata(args.rddata, level, summaries)
 

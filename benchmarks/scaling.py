@@ -1,93 +1,90 @@
-"""Time and memory against the image's size: python benchmarks/scaling.py [--model NAME]
+"""Time and memory against the image's size: python -m benchmarks.scaling [--model NAME]
 
 Encodes and decodes one picture in sizes from 0.1 to 24 megapixels, each in a fresh process, as
 encoder.py --no-metrics and decoder.py do it: from a PNG file to a .glic file and back. Writes
-docs/scaling.csv (one row per size and direction) and docs/scaling.png from it.
+scaling.csv (one row per size and direction) and scaling.png from it to docs/ (or --output).
 
 Seconds leave out starting Python and loading the model; a 64x64 picture is coded first. Peak
 memory is that of the whole process, Python, TensorFlow, model and picture included. Of a
 wavefront step of the decoder the matrices that it reads are stated, the largest part of what it
 moves.
 
---random-filters N measures an untrained model of N filters instead, whose latents are noise in
-every channel: as slow as that many filters get. Rows are added to those of other models.
+--model random-128 measures an untrained model of 128 filters, whose latents are noise in every
+channel: as slow as that many filters get; random-gllmm-128 is one of the other family. Rows are
+added to those of other models.
 
 The table is written after every row. --keep leaves out what it has already: so a run that was cut
-off continues. --table measures nothing, prints the README's table and draws the plot. On two cores
-count on about 5 minutes for the shipped model and 12 for 128 filters.
+off continues. --table measures nothing, prints the table and draws the plot. On two cores count on
+about 5 minutes for the shipped model and 12 for 128 filters.
 """
 
 import csv
 import functools
 import json
-import os
-import resource
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cli import options  # sets TensorFlow's log level, so it comes first
-
-import numpy as np  # isort:skip
+import numpy as np
 
 import network
 import preflight
-from architecture import FAMILIES, LATENT_STRIDE, Architecture
-from cli import decoding, encoding
+from architecture import LATENT_STRIDE, Architecture, padded_size
+from cli import decoding, encoding, options
+from cli import errors as cli_errors
 from cli.inputs import collect
-from codec import MEMORY_BUDGET, Codec
+from codec import Codec
 from coding import models
+from evaluation.measure import peak_memory
+from evaluation.options import size
+from evaluation.workers import cores
 from pictures import images
 
-SIZES = [(384, 256), (768, 512), (1536, 1024), (3072, 2048), (6000, 4000)]  # width, height
+SIZES = [(256, 384), (512, 768), (1024, 1536), (2048, 3072), (4000, 6000)]  # height, width
 COLUMNS = ["model", "family", "filters", "width", "height", "direction", "seconds", "peak_mib"]
 COLUMNS += ["bytes", "wavefront_steps", "matrices_mib_per_step", "threads"]
 DOCS = options.ROOT / "docs"
 
 
-def random_name(num_filters, family):
-    """Name of an untrained model."""
-    return f"random-{num_filters}" if family == "gmm" else f"random-{family}-{num_filters}"
-
-
-def random_model(num_filters, family="gmm"):
-    """An untrained ``models.Model``."""
+def random_model(name):
+    """The untrained ``models.Model`` called random-N, or random-gllmm-N; None for other names."""
     import tensorflow.compat.v1 as tf
 
+    found = re.fullmatch("random(-gllmm)?-([0-9]+)", name)
+    if not found:
+        return None
+    architecture = Architecture("gllmm" if found[1] else "gmm", int(found[2]))
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        architecture = Architecture(family, num_filters)
         network.inference_graph(architecture)
         session.run(tf.global_variables_initializer())
-        weights = {v.op.name: session.run(v) for v in tf.global_variables()}
-    fingerprint, name = (
-        models.fingerprint_of(weights, architecture),
-        random_name(num_filters, family),
-    )
+        weights = session.run({v.op.name: v for v in tf.global_variables()})
+    fingerprint = models.fingerprint_of(weights, architecture)
     return models.Model(name, architecture, weights, fingerprint, {})
 
 
-def add_model_options(parser):
+def add_model_options(parser, default=options.DEFAULT_MODEL):
     """Adds what ``load_codec`` reads."""
-    parser.add_argument("--model", default=options.DEFAULT_MODEL, help="(default: %(default)s)")
-    parser.add_argument("--random-filters", type=int, default=0, metavar="N", help="instead of it")
-    parser.add_argument("--family", choices=FAMILIES, default="gmm", help="of --random-filters")
-    parser.add_argument("--memory-mib", type=int, default=MEMORY_BUDGET >> 20)
+    parser.add_argument(
+        "--model",
+        default=default,
+        metavar="NAME",
+        help="a folder in models/, or an untrained one: random-128, random-gllmm-64 "
+        "(default: %(default)s)",
+    )
+    options.add_memory_option(parser)
 
 
 def load_codec(args):
     """The codec to measure."""
-    budget = args.memory_mib << 20
-    if args.random_filters:
-        return Codec(random_model(args.random_filters, args.family), budget)
-    return Codec.load(args.model, memory_budget=budget)
+    model = random_model(args.model) or models.load_named(args.model)
+    return Codec(model, options.memory_budget(args))
 
 
-def picture(width, height):
+def picture(height, width):
     """uint8 (height, width, 3): the photographs of valid/, mirrored to fill any size."""
     photos = [
         images.read_image(p).pixels
@@ -115,8 +112,8 @@ def measure(args, folder):
 
         decoding.decode_file(Shelf, glic, folder / "out.png")
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak), **facts(codec, glic)}))
+    measured = {"seconds": round(seconds, 2), "peak_mib": round(peak_memory())}
+    print(json.dumps({**measured, **facts(codec, glic)}))
 
 
 def facts(codec, glic):
@@ -125,7 +122,8 @@ def facts(codec, glic):
 
     data = glic.read_bytes()
     container = bitstream.unpack(data)
-    h, w = (-(-side // 64) * 64 // LATENT_STRIDE for side in (container.height, container.width))
+    sides = padded_size(container.height, container.width)
+    h, w = (side // LATENT_STRIDE for side in sides)
     z_symbols = np.zeros((1, 1, codec.architecture.num_filters), np.int32)
     image_model = codec.entropy_coder.image_model(z_symbols, container.active)
     kernels = [image_model._context_kernel, image_model._first_kernel]
@@ -147,24 +145,23 @@ def key(row):
 
 def rows_of(args, known):
     """Measures every size in both directions, but those whose keys are all known."""
-    threads = len(os.sched_getaffinity(0))
-    name = args.model if not args.random_filters else random_name(args.random_filters, args.family)
-    for width, height in args.sizes:
-        own = [[name, str(width), str(height), d] for d in ("encode", "decode")]
+    for height, width in args.sizes:
+        own = [[Path(args.model).name, str(width), str(height), d] for d in ("encode", "decode")]
         if all(k in known for k in own):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "in.png").write_bytes(images.png_bytes(picture(width, height)))
+            (Path(folder) / "in.png").write_bytes(images.png_bytes(picture(height, width)))
             for direction in ("encode", "decode"):
-                command = [sys.executable, __file__, "--measure", direction, "--folder", folder]
-                command += ["--model", args.model, "--memory-mib", str(args.memory_mib)]
-                command += ["--random-filters", str(args.random_filters)]
-                command += ["--family", args.family]
-                result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+                command = [sys.executable, "-m", "benchmarks.scaling", "--measure", direction]
+                command += ["--folder", folder, "--model", args.model]
+                command += ["--memory-mib", str(args.memory_mib)]
+                result = subprocess.run(
+                    command, cwd=options.ROOT, stdout=subprocess.PIPE, text=True
+                )
                 if result.returncode:
-                    sys.exit(f"{direction} of {width}x{height} failed ({result.returncode}).")
+                    sys.exit(f"The {direction} of {width}x{height} failed ({result.returncode}).")
                 row = json.loads(result.stdout.splitlines()[-1])
-                row.update(width=width, height=height, direction=direction, threads=threads)
+                row.update(width=width, height=height, direction=direction, threads=cores())
                 print({c: row[c] for c in COLUMNS}, flush=True)
                 yield row
 
@@ -193,7 +190,7 @@ def plot(rows, path):
 
 
 def print_table(rows):
-    """The README's table: seconds, seconds per megapixel and MiB, encode / decode."""
+    """The table of docs/results.md: seconds, seconds per megapixel and MiB, encode / decode."""
     print("| model | size | megapixels | seconds | per megapixel | peak MiB | steps |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     pairs = {}
@@ -212,17 +209,12 @@ def print_table(rows):
         print(f"| {' | '.join(cells)} |")
 
 
-def size(text):
-    """(width, height) of a text such as 768x512."""
-    width, height = text.split("x")
-    return int(width), int(height)
-
-
 def main():
     """Measures, writes the table and draws it."""
     parser = options.parser_for(__doc__)
     add_model_options(parser)
     parser.add_argument("--sizes", type=size, nargs="+", default=SIZES, help="such as 768x512")
+    parser.add_argument("-o", "--output", type=Path, default=DOCS, help="(default: docs/)")
     parser.add_argument("--keep", action="store_true", help="measure only what is missing")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--measure", choices=("encode", "decode"), help="one, in this process")
@@ -232,7 +224,7 @@ def main():
         measure(args, args.folder)
         return
     preflight.check_evaluation(["matplotlib"])
-    path = DOCS / "scaling.csv"
+    path = args.output / "scaling.csv"
     rows = []
     if path.exists():
         with open(path, newline="") as file:
@@ -245,9 +237,9 @@ def main():
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-    plot(rows, DOCS / "scaling.png")
+    plot(rows, args.output / "scaling.png")
     print_table(rows)
 
 
 if __name__ == "__main__":
-    main()
+    cli_errors.run(main)

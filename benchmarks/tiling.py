@@ -1,4 +1,4 @@
-"""What tiles cost against the whole image: python benchmarks/tiling.py [--model NAME]
+"""What tiles cost against the whole image: python -m benchmarks.tiling [--model NAME]
 
 Codes a picture of 2048x2048 (the photographs of valid/ mirrored) with the networks over the whole
 image and over tiles, once for each memory budget, and prints the bytes of the file, the PSNR of
@@ -6,15 +6,11 @@ what is decoded from it, and how both differ from the untiled ones. Budget 0 mak
 tiles there are, 256 pixels a side. The whole image takes about 2.5 GiB at 64 filters.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from cli import options  # sets TensorFlow's log level, so it comes first
-
-import scaling  # isort:skip
+from benchmarks import scaling
+from cli import errors as cli_errors
+from cli import options
 from coding import bitstream
+from evaluation.options import size
 from pictures import metrics
 
 WHOLE = 1 << 50  # bytes: a budget that no picture passes
@@ -35,8 +31,10 @@ def main():
     """Prints a line per budget."""
     parser = options.parser_for(__doc__)
     scaling.add_model_options(parser)
-    parser.add_argument("--size", type=scaling.size, default=(2048, 2048), help="such as 2048x2048")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[0, 1024, 1536], help="in MiB")
+    parser.add_argument("--size", type=size, default=(2048, 2048), help="such as 2048x2048")
+    parser.add_argument(
+        "--budgets", type=options.whole, nargs="+", default=[0, 1024, 1536], help="in MiB"
+    )
     args = parser.parse_args()
     codec = scaling.load_codec(args)
     pixels = scaling.picture(*args.size)
@@ -54,4 +52,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli_errors.run(main)

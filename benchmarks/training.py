@@ -1,4 +1,4 @@
-"""Speed of training and where its time goes: python benchmarks/training.py [--filters 64 128]
+"""Speed of training and where its time goes: python -m benchmarks.training [--filters 64 128]
 
 For each width, first the peak of TensorFlow's convolution on this machine: 3x3, as many channels in
 as out, forward and both gradients, in float32 and bfloat16, the best of several image sizes. Then
@@ -10,23 +10,19 @@ Give it a machine with nothing else running. Bars for two cores, 64 filters, bfl
 pixels a second with Adam, 190,000 with SOAP.
 """
 
-import argparse
 import collections
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import tensorflow.compat.v1 as tf
 
-import cli  # noqa: F401  sets TensorFlow's log level, so it comes first
-
-import numpy as np  # isort:skip
-import tensorflow.compat.v1 as tf  # isort:skip
-
-from architecture import Architecture
-from evaluation import complexity as evaluation_complexity
+from architecture import FAMILIES, Architecture
+from cli import errors as cli_errors
+from cli import options
+from evaluation import complexity
+from layers import session_config
 from training import graph as training_graph
 from training.precision import convolution_seconds
 from training.settings import DEFAULTS
@@ -68,7 +64,7 @@ def measure(settings, repeats, profile):
         shape = (settings["batch"], settings["patch"], settings["patch"], 3)
         x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         feed = {graph.x: x, graph.learning_rate: 1e-6, graph.clip_norm: np.inf}
-        with tf.Session(config=training_graph.session_config()) as session:
+        with tf.Session(config=session_config()) as session:
             session.run(tf.global_variables_initializer())
             session.run(graph.start_averages)
             steps = iter(range(10**6))
@@ -107,7 +103,7 @@ def profile_lines(metadata):
 def rows(args):
     """(settings, pixels a second, share of the peak, metadata) of each combination."""
     for n in args.filters:
-        macs = sum(m for _, m in evaluation_complexity.count(args.family, n).values())
+        macs = sum(m for _, m in complexity.count(Architecture(args.family, n)).values())
         for precision in args.precisions:
             peak = convolution_peak(n, tf.as_dtype(precision))
             print(f"\nN = {n}, {precision}: convolution peak {peak / 1e9:.0f} GFLOP/s", flush=True)
@@ -122,15 +118,13 @@ def rows(args):
 
 def main():
     """Prints one line for each combination, and its profile."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--family", choices=("gmm", "gllmm"), default="gmm")
-    parser.add_argument("--filters", type=int, nargs="+", default=[64], metavar="N")
+    parser = options.parser_for(__doc__)
+    parser.add_argument("--family", choices=FAMILIES, default="gmm")
+    parser.add_argument("--filters", type=options.count, nargs="+", default=[64], metavar="N")
     precisions, optimizers = training_graph.PRECISIONS, training_graph.OPTIMIZERS
     parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
     parser.add_argument("--optimizers", nargs="+", choices=optimizers, default=optimizers)
-    parser.add_argument("--repeats", type=int, default=30, help="steps (default: 30)")
+    parser.add_argument("--repeats", type=options.count, default=30, help="steps (default: 30)")
     parser.add_argument("--profile", action="store_true", help="time by kind of operation")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, {args.family}, 8 crops of 128x128")
@@ -147,4 +141,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli_errors.run(main)

@@ -50,12 +50,11 @@ def _bits_of(frequencies, last):
     return np.log2(TOTAL / np.minimum(width, TOTAL))
 
 
-def _write_golomb(encoder, value, order):
-    """Exp-Golomb code of ``value`` >= 0: a unary prefix for the length, then the bits."""
+def escape_code(value, order):
+    """Exp-Golomb code of ``value`` >= 0, a list of bits: a unary prefix for the length, then it."""
     value += 1 << order
     length = value.bit_length() - 1
-    encoder.encode([1] * (length - order) + [0], BIT)
-    encoder.encode([value >> i & 1 for i in range(length - 1, -1, -1)], BIT)
+    return [1] * (length - order) + [0] + [value >> i & 1 for i in range(length - 1, -1, -1)]
 
 
 def _read_golomb(decoder, order):
@@ -100,21 +99,27 @@ class ZTables:
         self.least_bits = sum(min(bits) for bits in self.bits)
 
 
+def z_symbol(value, escape):
+    """(Symbol, escape code) of ``value``, counted from a table's first; ``escape`` is its last.
+
+    The code is empty for values that the table holds.
+    """
+    if 0 <= value < escape:
+        return value, []
+    # Odd codes lie below the table, even ones above.
+    return escape, escape_code(-2 * value - 1 if value < 0 else 2 * (value - escape), 0)
+
+
 def encode_z(symbols, z_tables):
     """Bytes of int (h, w, C) symbols."""
 
     def write(encoder):
         for position in symbols.reshape(-1, symbols.shape[-1]).tolist():
             for value, table, offset in zip(position, z_tables.tables, z_tables.offsets):
-                value -= offset
-                escape = len(table) - 2
-                if 0 <= value < escape:
-                    encoder.encode([value], table)
-                else:
-                    encoder.encode([escape], table)
-                    # Odd codes lie below the table, even ones above.
-                    overflow = -2 * value - 1 if value < 0 else 2 * (value - escape)
-                    _write_golomb(encoder, overflow, 0)
+                symbol, code = z_symbol(value - offset, len(table) - 2)
+                encoder.encode([symbol], table)
+                if code:
+                    encoder.encode(code, BIT)
 
     return range_coding.encode(write)
 
@@ -153,13 +158,17 @@ def decode_z(data, shape, z_tables):
     return range_coding.decode(data, read)
 
 
-def encode_y(values, image_model, family):
-    """Bytes of y's active channels.
+def coded_intervals(values, image_model, family):
+    """Yields how y's active channels are coded, batch by batch in coding order.
 
     Args:
       values: int (h, w, C), the active channels' latents.
       image_model: ``context.ImageModel`` of the image.
       family: "gmm" or "gllmm".
+
+    Yields:
+      ``positions``, (P,) indices among the h * w; ``low``, ``high``, (P * C,) the interval out of
+      65536 of each latent; ``escapes``, dict of an index among these to its escape code.
     """
     positions = image_model.schedule.positions
     flat = values.reshape(-1, values.shape[-1])
@@ -170,22 +179,29 @@ def encode_y(values, image_model, family):
     ]
     for start, stop in batches:
         image_model.place(canvas, start, stop, flat[positions[start:stop]])
+    for start, stop in batches:
+        mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
+        low, high, excess, order = mixture.intervals(flat[positions[start:stop]].ravel())
+        escapes = {
+            int(i): escape_code(int(excess[i]), int(order[i])) for i in np.flatnonzero(excess >= 0)
+        }
+        yield positions[start:stop], low, high, escapes
+
+
+def encode_y(values, image_model, family):
+    """Bytes of y's active channels; see ``coded_intervals``."""
 
     def write(encoder):
         encode = encoder.encode
-        for start, stop in batches:
-            mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
-            scheduled = flat[positions[start:stop]].ravel()
-            low, high, excess, order = mixture.intervals(scheduled)
-            escaped = set(np.flatnonzero(excess >= 0).tolist())
+        for _, low, high, escapes in coded_intervals(values, image_model, family):
             for i, (a, b) in enumerate(zip(low.tolist(), high.tolist())):
                 # Entry 1 of this table, or 0 where a = 0, is the interval [a, b).
                 if a == 0:
                     encode([0], [0, b, TOTAL])
                 else:
                     encode([1], [0, a, b, TOTAL] if b < TOTAL else [0, a, TOTAL])
-                if i in escaped:
-                    _write_golomb(encoder, int(excess[i]), int(order[i]))
+                if i in escapes:
+                    encode(escapes[i], BIT)
 
     return range_coding.encode(write)
 

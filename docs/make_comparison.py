@@ -1,36 +1,28 @@
-"""Draws docs/comparison.png: python docs/make_comparison.py
+"""Draws docs/comparison.png: python docs/make_comparison.py [-o OUT.png]
 
-A crop of a photograph of valid/: original, restored by the default model, and JPEG (4:2:0,
-optimised Huffman tables) at the highest quality whose file is not larger than ours.
+A crop of a photograph of valid/: original, restored by the default model, and AVIF and JPEG at the
+best quality whose files are not larger than ours. Needs requirements-eval.txt.
 """
 
-import io
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from cli import errors as cli_errors
 from cli import options
+from codec import Codec
+from evaluation import classics
 from pictures import images, metrics
 
 PHOTOGRAPH = "astronaut.png"
-BOX = (120, 20, 340, 240)  # left, upper, right, lower
+BOX = (130, 20, 330, 220)  # left, upper, right, lower
 ZOOM = 2
 CAPTION_HEIGHT = 44
-
-
-def jpeg_within(pixels, size):
-    """(uint8 pixels, bytes) of the best JPEG of at most ``size`` bytes."""
-    best = None
-    for quality in range(1, 96):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
-        if buffer.tell() <= size or best is None:
-            best = buffer
-    return np.asarray(Image.open(best)), best.getbuffer().nbytes
+GAP = 8
+CODECS = ("avif", "jpeg")  # beside ours
 
 
 def panel(pixels, captions):
@@ -47,27 +39,29 @@ def panel(pixels, captions):
 
 def main():
     """Writes the picture."""
-    from codec import Codec
-
+    parser = options.parser_for(__doc__)
+    own = Path(__file__).with_name("comparison.png")
+    parser.add_argument("-o", "--output", type=Path, default=own, help="(default: docs/)")
+    args = parser.parse_args()
     codec = Codec.load(options.DEFAULT_MODEL)
     pixels = images.read_image(options.ROOT / "valid" / PHOTOGRAPH).pixels
     data = codec.compress(pixels)
-    ours = codec.decompress(data)
-    jpeg, jpeg_size = jpeg_within(pixels, len(data))
+    restored = [(codec.model.name, data, codec.decompress(data))]
+    for name in CODECS:
+        other, _, _ = classics.encode_within(name, pixels, len(data))
+        label = classics.find(name).label
+        restored.append((label, other, classics.decode(name, other, False)))
     shown = [panel(pixels, [f"original, {PHOTOGRAPH}"])]
-    for name, restored, size in [(codec.model.name, ours, len(data)), ("JPEG", jpeg, jpeg_size)]:
-        bpp = 8 * size / (pixels.shape[0] * pixels.shape[1])
-        quality = f"{metrics.psnr(pixels, restored):.2f} dB PSNR"
-        shown.append(panel(restored, [f"{name}, {size} bytes ({bpp:.3f} bpp)", quality]))
-    gap = 8
-    width = sum(p.width for p in shown) + gap * (len(shown) - 1)
+    for label, file, picture in restored:
+        bpp = 8 * len(file) / (pixels.shape[0] * pixels.shape[1])
+        quality = f"{bpp:.3f} bpp, {metrics.psnr(pixels, picture):.2f} dB PSNR"
+        shown.append(panel(picture, [f"{label}, {len(file)} bytes", quality]))
+    width = sum(p.width for p in shown) + GAP * (len(shown) - 1)
     canvas = Image.new("RGB", (width, shown[0].height), "white")
-    left = 0
-    for p in shown:
-        canvas.paste(p, (left, 0))
-        left += p.width + gap
-    canvas.save(Path(__file__).with_name("comparison.png"), optimize=True)
+    for i, p in enumerate(shown):
+        canvas.paste(p, (i * (p.width + GAP), 0))
+    canvas.save(args.output, optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    cli_errors.run(main)

@@ -1,7 +1,7 @@
-"""Takes docs/report.png: python docs/make_report_picture.py REPORT.html
+"""Takes docs/report.png: python docs/make_report_picture.py REPORT.html [-o OUT.png]
 
-REPORT.html is that of evaluate.py --images valid/ --report REPORT.html. Needs Debian's chromium and
-chromium-driver, and Selenium (requirements-dev.txt).
+REPORT.html is that of evaluate.py report --images valid/ --page REPORT.html. Needs Debian's
+chromium and chromium-driver, and Selenium (requirements-dev.txt).
 """
 
 import io
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cli import errors as cli_errors
 from cli import options
 
-PHOTOGRAPH = 2  # which of valid/, counted from 0: chelsea.png
+PHOTOGRAPH = 2  # which of the report's, counted from 0: of valid/ chelsea.png
 WINDOW = 1220, 1130  # pixels, of which the browser takes some of the height
 
 
@@ -26,6 +26,11 @@ def main():
     """Writes the picture."""
     parser = options.parser_for(__doc__)
     parser.add_argument("report", type=Path)
+    own = Path(__file__).with_name("report.png")
+    parser.add_argument("-o", "--output", type=Path, default=own, help="(default: docs/)")
+    parser.add_argument(
+        "--photograph", type=options.whole, default=PHOTOGRAPH, metavar="I", help="from 0"
+    )
     args = parser.parse_args()
     chrome = webdriver.ChromeOptions()
     chrome.binary_location = shutil.which("chromium")
@@ -38,14 +43,15 @@ def main():
         driver.get(args.report.resolve().as_uri())
         ready = "return document.body.dataset.ready"
         WebDriverWait(driver, 30).until(lambda d: d.execute_script(ready) == "0")
-        driver.find_elements("css selector", "#film > *")[PHOTOGRAPH].click()
+        driver.find_elements("css selector", "#film > *")[args.photograph].click()
         WebDriverWait(driver, 30).until(
-            lambda d: d.execute_script(ready) == str(PHOTOGRAPH), "The photograph is not shown."
+            lambda d: d.execute_script(ready) == str(args.photograph),
+            "The photograph is not shown.",
         )
         picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     finally:
         driver.quit()
-    picture.save(Path(__file__).with_name("report.png"), optimize=True)
+    picture.save(args.output, optimize=True)
 
 
 if __name__ == "__main__":

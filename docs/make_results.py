@@ -1,9 +1,9 @@
 """Writes what RDdata/ and models/ say into the documents: python docs/make_results.py [--check]
 
-From each model's config.json, from its Kodak points in RDdata/ (evaluate.py --rddata) and from the
-count of its graph comes the table of models/README.md; from RDdata/ alone the tables of README.md,
-docs/rd_kodak.png and docs/rd_kodak_ms_ssim.png. --check writes nothing and fails where a document
-is out of date.
+From each model's config.json, from its Kodak points in RDdata/ (evaluate.py run --rddata) and from
+the count of its graph comes the table of models/README.md; from RDdata/ alone the tables of
+docs/results.md, the summary in README.md, docs/rd_kodak.png and docs/rd_kodak_ms_ssim.png. --check
+writes nothing and fails where a document is out of date.
 """
 
 import csv
@@ -17,35 +17,37 @@ from cli import errors as cli_errors
 from cli import options  # sets TensorFlow's log level, so it comes first
 from errors import UsageError
 
-from evaluation import complexity as evaluation_complexity  # isort:skip
+from evaluation import complexity  # isort:skip
 import preflight
 from architecture import Architecture
-from evaluation import curves as evaluation_curves
-from evaluation import plots as evaluation_plots
+from evaluation import curves, plots
 from pictures.metrics import to_db
 
 ROOT = options.ROOT
 RDDATA, MODELS = ROOT / "RDdata", ROOT / "models"
-OTHERS = {
-    "classic_jpeg_444_measured": "JPEG 4:4:4, optimised Huffman",
-    "classic_jpeg_420_measured": "JPEG 4:2:0, optimised Huffman",
-    "classic_webp_measured": "WebP",
-    "classic_jpeg2000_rate_measured": "JPEG 2000",
-    "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4 (libaom, speed 6)",
-    "bpg_444_published": "BPG 4:4:4, published",
-    "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265, slow)",
-}
+OTHERS = (
+    "classic_jpeg_444_measured",
+    "classic_jpeg_420_measured",
+    "classic_webp_measured",
+    "classic_jpeg2000_rate_measured",
+    "classic_avif_444_psnr_s6_measured",
+    "bpg_444_published",
+    "classic_hevc_444_8b_measured",
+)
 # The papers' models that were trained for the quality that is compared.
 PAPERS = {
-    "psnr": {
-        "cheng2020_mse_published": "Cheng et al. 2020, published",
-        "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
-    },
-    "ms_ssim_db": {
-        "cheng2020_ms_ssim_published": "Cheng et al. 2020 for MS-SSIM, published",
-        "gllmm_ms_ssim_published": "Fu et al. 2023 (GLLMM) for MS-SSIM, published",
-    },
+    "psnr": ("cheng2020_mse_published", "gllmm_mse_published"),
+    "ms_ssim_db": ("cheng2020_ms_ssim_published", "gllmm_ms_ssim_published"),
 }
+# README.md's table: the others, and our curves.
+SUMMARY = (
+    "classic_jpeg_444_measured",
+    "classic_webp_measured",
+    "classic_avif_444_psnr_s6_measured",
+    "classic_hevc_444_8b_measured",
+    "cheng2020_mse_published",
+)
+SUMMARY_OURS = ("gmm mse", "gmm mse --effort 3")
 PLOTTED = (  # beside the first of PAPERS
     "classic_hevc_444_8b_measured",
     "classic_webp_measured",
@@ -69,7 +71,7 @@ def ours():
             rows = list(csv.DictReader(file))
         title = path.stem.replace("_measured", "").replace("_ms_ssim", "_ms-ssim")
         title = title.replace("_", " ").replace("effort", "--effort ")
-        curve = evaluation_curves.published(path.stem)
+        curve = curves.published(path.stem)
         found.append((title, rows, curve._replace(label=f"{title} (ours)", kind="model")))
     return found
 
@@ -79,9 +81,9 @@ def dash(value, form):
     return "-" if value is None else format(value, form)
 
 
-def models_table(curves):
+def models_table(own):
     """Markdown table of every model folder, its training, size and Kodak figures."""
-    measured = {row["fingerprint"]: row for _, rows, _ in curves[::-1] for row in rows}
+    measured = {row["fingerprint"]: row for _, rows, _ in own[::-1] for row in rows}
     lines = [
         "| name | family | N | M | lambda | metric | started from | steps | hours | images "
         "| parameters | kMAC/pixel | Kodak bpp | PSNR | MS-SSIM |",
@@ -91,7 +93,7 @@ def models_table(curves):
     for path in sorted(MODELS.glob("*/config.json")):
         c = json.loads(path.read_text(encoding="utf-8"))
         architecture = Architecture.of(c)
-        counts = evaluation_complexity.count(architecture).values()
+        counts = complexity.count(architecture).values()
         parameters, macs = (sum(values) for values in zip(*counts))
         row = measured.get(c["fingerprint"], {})
         kodak = [float(row[k]) if row.get(k) else None for k in ("bpp", "psnr_db", "ms_ssim")]
@@ -106,35 +108,34 @@ def models_table(curves):
     return lines
 
 
-def rates_table(curves, metric):
-    """Markdown table: bits of our curves against the others at equal quality.
+def rates_table(own, metric, others):
+    """Markdown table: bits of our curves against the ``others``, their names, at equal quality.
 
-    ``metric`` is "psnr", for the models trained for MSE, or "ms_ssim_db", for all.
+    ``metric`` is "psnr" or "ms_ssim_db".
     """
-    shown = [(t, curve) for t, _, curve in curves if metric != "psnr" or " ms-ssim" not in t]
     lines = [
-        "| against | " + " | ".join(f"`{title}`" for title, _ in shown) + " |",
-        "| --- |" + " ---: |" * len(shown),
+        "| against | " + " | ".join(f"`{title}`" for title, _, _ in own) + " |",
+        "| --- |" + " ---: |" * len(own),
     ]
-    for name, label in {**OTHERS, **PAPERS[metric]}.items():
-        anchor = evaluation_curves.published(name)
+    for name in others:
+        anchor = curves.published(name)
         cells = []
-        for _, curve in shown:
-            rows = evaluation_curves.compare([curve], anchor, True)
+        for _, _, curve in own:
+            rows = curves.compare([curve], anchor, True)
             row = next(r for r in rows if r["metric"] == metric)
             part = "" if (row["overlap"] or 1) > 0.995 else f" ({row['overlap']:.0%})"
             cells.append("-" if row["percent"] is None else f"{row['percent']:+.1f} %{part}")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+        lines.append(f"| {anchor.label} | " + " | ".join(cells) + " |")
     return lines
 
 
-def kodak_table(curves):
+def kodak_table(own):
     """Markdown table of our points."""
     lines = [
         "| curve | model | lambda | bpp | PSNR | MS-SSIM | in dB |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for title, rows, _ in curves:
+    for title, rows, _ in own:
         for row in rows:
             similarity = float(row["ms_ssim"])
             lines.append(
@@ -154,22 +155,32 @@ def with_table(text, mark, lines):
     return head + begin + "\n".join(lines) + "\n" + closed + tail
 
 
-def documents(curves):
+def documents(own):
     """Dict of path to up-to-date text."""
-    readme, models = ROOT / "README.md", MODELS / "README.md"
-    text = with_table(readme.read_text(encoding="utf-8"), "kodak", kodak_table(curves))
-    text = with_table(text, "rates", rates_table(curves, "psnr"))
-    text = with_table(text, "rates at equal MS-SSIM", rates_table(curves, "ms_ssim_db"))
-    record = with_table(models.read_text(encoding="utf-8"), "models", models_table(curves))
-    return {readme: text, models: record}
+    for_mse = [entry for entry in own if " ms-ssim" not in entry[0]]
+    summary = [entry for entry in own if entry[0] in SUMMARY_OURS]
+    tables = {
+        ROOT / "README.md": {"summary": rates_table(summary, "psnr", SUMMARY)},
+        ROOT / "docs" / "results.md": {
+            "kodak": kodak_table(own),
+            "rates": rates_table(for_mse, "psnr", OTHERS + PAPERS["psnr"]),
+            "rates at equal MS-SSIM": rates_table(own, "ms_ssim_db", OTHERS + PAPERS["ms_ssim_db"]),
+        },
+        MODELS / "README.md": {"models": models_table(own)},
+    }
+    texts = {}
+    for path, own_tables in tables.items():
+        texts[path] = path.read_text(encoding="utf-8")
+        for mark, lines in own_tables.items():
+            texts[path] = with_table(texts[path], mark, lines)
+    return texts
 
 
 def draw(own, metric, name):
     """Draws docs/NAME.png: our curves beside others."""
-    others = (next(iter(PAPERS[metric])), *PLOTTED)
-    shown = own + [below(evaluation_curves.published(other), PLOTTED_BPP) for other in others]
-    caption = "24 Kodak images, real files"
-    evaluation_plots.draw(shown, metric, ROOT / "docs" / name, caption, [".png"])
+    others = (PAPERS[metric][0], *PLOTTED)
+    shown = own + [below(curves.published(other), PLOTTED_BPP) for other in others]
+    plots.draw(shown, metric, ROOT / "docs" / name, "24 Kodak images, real files", [".png"])
 
 
 def main():
@@ -178,8 +189,8 @@ def main():
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     preflight.check_evaluation()
-    curves = ours()
-    texts = documents(curves)
+    own = ours()
+    texts = documents(own)
     stale = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
     if args.check:
         if stale:
@@ -189,8 +200,8 @@ def main():
     for path in stale:
         path.write_text(texts[path], encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
-    draw([c for title, _, c in curves if " ms-ssim" not in title], "psnr", "rd_kodak")
-    plain = [c for title, _, c in curves if "--effort" not in title]
+    draw([c for title, _, c in own if " ms-ssim" not in title], "psnr", "rd_kodak")
+    plain = [c for title, _, c in own if "--effort" not in title]
     draw(plain, "ms_ssim_db", "rd_kodak_ms_ssim")
     return 0
 

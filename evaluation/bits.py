@@ -1,85 +1,43 @@
-"""Where the bits of a file went: by field, by channel, by latent position.
+"""What is in a file: its fields, and where its bits went; evaluate.py bits.
 
-The cost of a symbol is minus the binary logarithm of the frequency that the coder gave it, plus
-the bits of its escape code. Summed up that is the ideal code length. Payloads exceed it by the
-range coder's loss, or fall short of it where escapes are many: the coder gives the remainder of its
-range to the last symbol, the upper escape. All numbers come from the coder's own tables.
+The coder's own costs stand beside what the float32 networks promise, as training and most papers
+count, and the real bytes.
 """
-
-import collections
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import factorized_prior
 import gmm_entropy
-from coding import bitstream
-from coding.context import BATCH_POSITIONS
-from gmm_entropy import TOTAL, CodingMixture
-
-# y: float64 (h, w, M) bits, 0 in channels that are not coded; z: float64 (h/4, w/4, N).
-Costs = collections.namedtuple("Costs", "y z")
-
-
-def golomb_bits(value, order):
-    """Bits of the escape code (``latent_coder``) of ``value`` >= 0, arrays of one shape."""
-    # frexp gives the bit length exactly, which a logarithm would not.
-    length = np.frexp((np.asarray(value) + (1 << np.asarray(order))).astype(np.float64))[1] - 1
-    return 2 * length - order + 1
+from cli import options
+from codec import Codec
+from coding import bitstream, models
+from coding.costs import costs_of
+from errors import UsageError
+from evaluation import tables
+from pictures import images
 
 
-def _cost_y(codec, latents, active):
-    """float64 (h, w, C) of the active channels."""
-    image_model = codec.entropy_coder.image_model(latents.z_symbols, active)
-    values, family = latents.y_hat[..., active], codec.architecture.family
-    positions = image_model.schedule.positions
-    scheduled = values.reshape(len(positions), -1)[positions]
-    canvas = image_model.new_canvas()
-    image_model.place(canvas, 0, len(positions), scheduled.astype(np.float64))
-    costs = np.zeros(scheduled.shape)
-    for start in range(0, len(positions), BATCH_POSITIONS):
-        stop = min(start + BATCH_POSITIONS, len(positions))
-        mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
-        low, high, excess, order = mixture.intervals(scheduled[start:stop].ravel())
-        bits = np.log2(TOTAL / (high - low))
-        escaped = excess >= 0
-        bits[escaped] += golomb_bits(excess[escaped], order[escaped])
-        costs[positions[start:stop]] = bits.reshape(stop - start, -1)
-    return costs.reshape(values.shape)
-
-
-def _cost_z(codec, symbols):
-    """float64 like ``symbols`` (h/4, w/4, N)."""
-    tables = codec.entropy_coder.z_tables
-    costs = np.zeros(symbols.shape)
-    for channel, (table, offset) in enumerate(zip(tables.tables, tables.offsets)):
-        frequencies = np.diff(table)
-        escape = len(frequencies) - 1
-        values = symbols[..., channel].astype(np.int64) - offset
-        inside = (values >= 0) & (values < escape)
-        bits = np.log2(TOTAL / frequencies[np.where(inside, values, escape)])
-        overflow = np.where(values < 0, -2 * values - 1, 2 * (values - escape))[~inside]
-        bits[~inside] += golomb_bits(overflow, np.zeros_like(overflow))
-        costs[..., channel] = bits
-    return costs
-
-
-def costs_of(codec, latents):
-    """``Costs`` of an image's ``codec.Latents``, in bits, from the coder's own tables."""
-    active = latents.active
-    y = np.zeros(latents.y_hat.shape)
-    if active.any():
-        y[..., active] = _cost_y(codec, latents, active)
-    return Costs(y, _cost_z(codec, latents.z_symbols))
-
-
-def position_map(costs):
-    """float64 (h, w): bits per position of y, with each position of z spread over its sixteen.
-
-    Its sum is the ideal length of both payloads.
-    """
-    z = costs.z.sum(axis=-1).repeat(4, axis=0).repeat(4, axis=1) / 16
-    return costs.y.sum(axis=-1) + z
+def run(args):
+    """``evaluate.py bits``; returns the exit code."""
+    codec = options.checkpoint_codec(args)
+    if codec and args.model:
+        raise UsageError("--model or --checkpoint expected, got both.")
+    if args.file.suffix.lower() == bitstream.EXTENSION:
+        data = args.file.read_bytes()
+        fingerprint = bitstream.unpack(data).fingerprint
+        codec = codec or Codec.load(args.model or models.find(fingerprint))
+    else:
+        pixels, _ = images.read_image(args.file)
+        codec = codec or Codec.load(args.model or options.DEFAULT_MODEL)
+        data = codec.compress(pixels)
+    facts = account(codec, data)
+    print("\n".join(describe(facts)))
+    if args.json:
+        tables.write_json(facts, args.json)
+    if args.map:
+        draw_map(facts, args.map)
+    return 0
 
 
 def network_estimate(codec, latents):
@@ -117,7 +75,7 @@ def account(codec, data):
     """
     container = bitstream.unpack(data)
     latents = codec.decode(container)
-    costs = costs_of(codec, latents)
+    costs = costs_of(codec.entropy_coder, latents)
     estimate_y, estimate_z = network_estimate(codec, latents)
     by_channel = costs.y.sum(axis=(0, 1))
     total = max(by_channel.sum(), 1e-9)
@@ -166,7 +124,7 @@ def account(codec, data):
             },
         },
         "channels": channels,
-        "map": np.round(position_map(costs), 3).tolist(),
+        "map": np.round(costs.by_position, 3).tolist(),
     }
 
 

@@ -18,10 +18,26 @@ import factorized_prior
 import network
 from architecture import STRIDE, Architecture
 from errors import GlicError
+from evaluation import tables
+from evaluation.workers import device
 
 PARTS = ("analysis", "hyper_analysis", "hyper_synthesis", "entropy_parameter", "synthesis")
 PRIOR = "entropy_bottleneck"
 REPEATS = 3  # of each timing; the fastest is reported
+
+
+def run(args):
+    """``evaluate.py complexity``; returns the exit code."""
+    rows = table(args.families, args.filters, args.size, args.latents)
+    print("\n".join(describe(rows, args.size)))
+    if args.size:
+        print(f"\nMeasured on {device()}, float32, best of three runs.")
+    args.output.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        row["device"] = device() if args.size else None
+    tables.write_csv(rows, list(rows[0]), args.output / "complexity.csv")
+    tables.write_json({"rows": rows, "size": args.size}, args.output / "complexity.json")
+    return 0
 
 
 def _build(architecture, height, width):

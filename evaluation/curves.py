@@ -25,13 +25,13 @@ LABELS = {
     "gllmm_mse_published": "Fu et al. 2023 (GLLMM), published",
     "gllmm_ms_ssim_published": "Fu et al. 2023 (GLLMM) for MS-SSIM, published",
     "bpg_444_published": "BPG 4:4:4, published",
-    "classic_jpeg_444_measured": "JPEG 4:4:4",
-    "classic_jpeg_420_measured": "JPEG 4:2:0",
+    "classic_jpeg_444_measured": "JPEG 4:4:4, optimised Huffman",
+    "classic_jpeg_420_measured": "JPEG 4:2:0, optimised Huffman",
     "classic_jpeg2000_rate_measured": "JPEG 2000",
     "classic_webp_measured": "WebP",
-    "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4",
+    "classic_avif_444_psnr_s6_measured": "AVIF 4:4:4 (libaom, speed 6)",
     "classic_jxl_e7_measured": "JPEG XL",
-    "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265)",
+    "classic_hevc_444_8b_measured": "HEVC intra 4:4:4 (x265, slow)",
 }
 METRICS = {"psnr": "PSNR (dB)", "ms_ssim_db": "MS-SSIM (dB)"}
 _COLUMNS = {"psnr": "psnr_db", "ms_ssim_db": "ms_ssim_db"}  # in RDdata/
@@ -88,7 +88,7 @@ def published(name):
 
     points = [(value(r, "bpp"), *(value(r, c) for c in _COLUMNS.values())) for r in rows]
     label = LABELS.get(name, name.replace("_", " "))
-    if "fingerprint" in rows[0]:  # written by evaluate.py --rddata
+    if "fingerprint" in rows[0]:  # written by evaluate.py run --rddata
         label = f"{name.replace('_measured', '').replace('_', ' ')} (ours, RDdata)"
     return make_curve(name, label, "published", points)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import resource
 import sys
 import time
 from typing import NamedTuple
 
-from evaluation import classics as evaluation_codecs
+from evaluation import classics
 from pictures import images
 
 WARM_UP_SIDE = 64
@@ -52,11 +51,18 @@ def reset_peak_memory():
 
 
 def peak_memory():
-    """Largest resident memory in MiB since the reset: interpreter, libraries and weights too."""
+    """Largest resident memory in MiB since the reset: interpreter, libraries and weights too.
+
+    None where the system does not tell.
+    """
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
         for line in file:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    try:
+        import resource
+    except ImportError:  # Windows has neither
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
@@ -131,11 +137,11 @@ def _measure_classic(task, pixels):
     fits = True
     setting = task.setting
     if task.kind == "matched":
-        _, setting, fits = evaluation_codecs.encode_within(task.codec, pixels, task.limit)
+        _, setting, fits = classics.encode_within(task.codec, pixels, task.limit)
     start = time.perf_counter()
-    data = evaluation_codecs.encode(task.codec, pixels, setting)
+    data = classics.encode(task.codec, pixels, setting)
     encoded = time.perf_counter()
-    restored = evaluation_codecs.decode(task.codec, data, pixels.ndim == 2)
+    restored = classics.decode(task.codec, data, pixels.ndim == 2)
     end = time.perf_counter()
     return (
         data,
@@ -145,8 +151,8 @@ def _measure_classic(task, pixels):
             "decode_seconds": end - encoded,
             "setting": setting,
             "fits": fits,
-            "library": evaluation_codecs.library_version(task.codec),
-            "suffix": evaluation_codecs.find(task.codec).suffix,
+            "library": classics.library_version(task.codec),
+            "suffix": classics.find(task.codec).suffix,
         },
     )
 

@@ -1,6 +1,6 @@
 """Rate-distortion plots as PNG and SVG, drawn by matplotlib from the results alone."""
 
-from evaluation import curves as evaluation_curves
+from evaluation.curves import METRICS
 
 # Okabe and Ito's colours, which people with colour blindness can tell apart, and two dark ones.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
@@ -20,7 +20,7 @@ def draw(curves, metric, path, caption, suffixes=(".png", ".svg")):
     """Writes one plot.
 
     Args:
-      curves: list of ``evaluation_curves.Curve``; those without the metric are left out.
+      curves: list of ``curves.Curve``; those without the metric are left out.
       metric: "psnr" or "ms_ssim_db".
       path: output, without suffix.
       caption: title, which says on which images.
@@ -51,7 +51,7 @@ def draw(curves, metric, path, caption, suffixes=(".png", ".svg")):
             zorder=3 if ours else 2,
         )
     axes.set_xlabel("rate (bits per pixel)")
-    axes.set_ylabel(evaluation_curves.METRICS[metric])
+    axes.set_ylabel(METRICS[metric])
     axes.set_title(caption, fontsize=10)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Our models' measured points as a file of RDdata/: evaluate.py --rddata.
+"""Our models' measured points as a file of RDdata/: evaluate.py run --rddata.
 
 One row per model of a curve, by rising rate, averaged as RDdata/README.md states: bpp, PSNR and
 linear MS-SSIM are means over the 24 Kodak images, MS-SSIM in dB is that of the mean.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 
 from errors import GlicError
-from evaluation import curves as evaluation_curves
-from evaluation import tables as evaluation_tables
+from evaluation import tables
+from evaluation.curves import KODAK, is_kodak
 
 # The measured classic codecs' columns, and what the model is.
 COLUMNS = ("setting", "bpp", "psnr_db", "ms_ssim", "ms_ssim_db", "lmbda", "filters", "fingerprint")
@@ -30,9 +30,7 @@ def check(path, image_paths, curve_names):
       image_paths: what will be measured.
       curve_names: of the models' curves, one for each model.
     """
-    if len(image_paths) != len(evaluation_curves.KODAK) or not evaluation_curves.is_kodak(
-        p.stem for p in image_paths
-    ):
+    if len(image_paths) != len(KODAK) or not is_kodak(p.stem for p in image_paths):
         raise RDdataError(
             "--rddata needs the 24 Kodak images, kodim01 to kodim24, as all of RDdata/ is for "
             f"them; got {len(image_paths)} image{'s' * (len(image_paths) != 1)}."
@@ -62,16 +60,18 @@ def rows_of(means, learned):
     """Rows of the models, by rising rate.
 
     Args:
-      means: from ``evaluation_tables.means``.
-      learned: list of ``evaluation_session.LearnedCodec``.
+      means: from ``tables.means``.
+      learned: list of ``session.LearnedCodec``.
 
     Raises:
       RDdataError: where an image of a model failed.
     """
     codecs = {codec.name: codec for codec in learned}
     ours = [mean for mean in means if mean["kind"] == "model"]
-    if len(ours) < len(codecs) or any(m["images"] != len(evaluation_curves.KODAK) for m in ours):
-        raise RDdataError("--rddata: not all images were measured, no file is written.")
+    if len(ours) < len(codecs) or any(m["images"] != len(KODAK) for m in ours):
+        raise RDdataError(
+            "--rddata: not all images were measured or count in the means: no file is written."
+        )
     rows = []
     for mean in sorted(ours, key=lambda m: m["bpp"]):
         codec = codecs[mean["codec"]]
@@ -89,4 +89,4 @@ def rows_of(means, learned):
 def write(path, means, learned):
     """Writes the file; see ``rows_of``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    evaluation_tables.write_csv(rows_of(means, learned), COLUMNS, path)
+    tables.write_csv(rows_of(means, learned), COLUMNS, path)

@@ -8,8 +8,8 @@ import json
 import math
 
 from cli.outputs import atomic_write
-from evaluation import classics as evaluation_codecs
-from evaluation import curves as evaluation_curves
+from evaluation import classics
+from evaluation.curves import make_curve
 from pictures import metrics
 
 # fmt: off
@@ -52,6 +52,33 @@ def _mean(values):
     return sum(known) / len(known) if known else None
 
 
+def is_exact(psnr, ms_ssim):
+    """Whether a picture was restored exactly: PSNR is infinite, or MS-SSIM 1 and infinite in dB.
+
+    So would be every mean with it.
+    """
+    return math.isinf(psnr) or (ms_ssim is not None and ms_ssim >= 1)
+
+
+def lossless(rows):
+    """Images that a codec restored exactly.
+
+    They are left out of the means of all codecs, which stay comparable so.
+
+    Returns:
+      List of dicts: image, sha256, codecs (labels).
+    """
+    found = {}
+    for row in rows:
+        if is_exact(row["psnr"], row["ms_ssim"]):
+            entry = {"image": row["image"], "sha256": row["sha256"], "codecs": []}
+            labels = found.setdefault(row["sha256"], entry)["codecs"]
+            classic = row["kind"] != "model"
+            label = classics.CLASSICS[row["codec"]].label if classic else row["codec"]
+            labels += [label] * (label not in labels)
+    return list(found.values())
+
+
 def means(rows):
     """A dict per codec and setting, in the order of appearance.
 
@@ -70,7 +97,8 @@ def means(rows):
         ms_ssim = mean["ms_ssim"]
         mean["ms_ssim_db"] = None if ms_ssim is None else metrics.to_db(ms_ssim)
         for column in _LARGEST:
-            mean[column] = max((m[column] for m in members if column in m), default=None)
+            known = [m[column] for m in members if m.get(column) is not None]
+            mean[column] = max(known, default=None)
         result.append(mean)
     return result
 
@@ -79,7 +107,7 @@ def label_of(mean):
     """A name for people."""
     if mean["kind"] == "model":
         return mean["codec"]
-    label = evaluation_codecs.CLASSICS[mean["codec"]].label
+    label = classics.CLASSICS[mean["codec"]].label
     if mean["kind"] == "matched":
         return f"{label} at the size of {mean['matched_to']}"
     return f"{label}, {mean['setting']}"
@@ -94,23 +122,20 @@ def curves_of(all_means, series):
         several rates make one curve.
 
     Returns:
-      List of ``evaluation_curves.Curve``, models first.
+      List of ``Curve``, models first.
     """
     points = {}
     for mean in all_means:
         if mean["kind"] == "model":
             name, label = series[mean["codec"]]
         elif mean["kind"] == "classic":
-            name, label = mean["codec"], evaluation_codecs.CLASSICS[mean["codec"]].label
+            name, label = mean["codec"], classics.CLASSICS[mean["codec"]].label
         else:
             continue
         point = mean["bpp"], mean["psnr"], mean["ms_ssim_db"]
         points.setdefault((mean["kind"], name, label), []).append(point)
     ordered = sorted(points.items(), key=lambda item: item[0][0] != "model")
-    return [
-        evaluation_curves.make_curve(name, label, kind, values)
-        for (kind, name, label), values in ordered
-    ]
+    return [make_curve(name, label, kind, values) for (kind, name, label), values in ordered]
 
 
 def _number(value, form, unknown="-"):
@@ -151,6 +176,15 @@ def describe_means(all_means):
                 f"{m['decode_networks_seconds']:.3f} s networks"
             )
     return lines
+
+
+def describe_lossless(left_out):
+    """Text lines of ``lossless``'s images."""
+    if not left_out:
+        return []
+    count = len(left_out)
+    lines = [f"Left out of all means: {count} image{'s' * (count != 1)} restored exactly"]
+    return lines + [f"  {entry['image']} by {', '.join(entry['codecs'])}" for entry in left_out]
 
 
 def write_csv(rows, columns, path):

@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -26,7 +27,7 @@ from cli import errors as cli_errors
 from cli import options
 from cli.outputs import atomic_write
 from errors import GlicError
-from evaluation import classics as evaluation_codecs
+from evaluation import classics
 from evaluation.measure import measure
 
 # What decides over a result, beside the inputs. A change of any file of these measures anew.
@@ -37,7 +38,13 @@ _SOURCES = (
     "evaluation/classics.py",
     "evaluation/measure.py",
 )
-_PACKAGES = ("tensorflow", "tensorflow-compression", "range-coder", "numpy", "pillow")
+# Packages under the names that they are mostly installed by, and their modules.
+_PACKAGES = {
+    "tensorflow": "tensorflow",
+    "range-coder": "range_coder",
+    "numpy": "numpy",
+    "pillow": "PIL",
+}
 CACHE = "cache"  # folder within the output folder
 _THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
@@ -51,14 +58,15 @@ class RunError(GlicError):
     """Measuring cannot go on; the message is one sentence for the user."""
 
 
+def source_files():
+    """Sorted paths of the code that measures."""
+    return sorted({path for pattern in _SOURCES for path in options.ROOT.glob(pattern)})
+
+
 @functools.cache
 def source_hash():
     """SHA-256 of the code that measures, hexadecimal."""
-    digest = hashlib.sha256()
-    for pattern in _SOURCES:
-        for path in sorted(options.ROOT.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in source_files())).hexdigest()
 
 
 def _processor():
@@ -90,7 +98,17 @@ def cores():
 def versions():
     """Versions of what takes part, in one line."""
     parts = [f"Python {platform.python_version()}"]
-    return ", ".join(parts + [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES])
+    return ", ".join(parts + [f"{name} {_version(name)}" for name in _PACKAGES])
+
+
+def _version(package):
+    """A package's version; of one that is installed under another name, what its module says."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    try:
+        return getattr(importlib.import_module(_PACKAGES[package]), "__version__", "unknown")
+    except ImportError:
+        return "missing"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -113,8 +131,8 @@ def cache_key(task, threads, jobs):
     if task.kind == "model":
         identity["fingerprint"] = task.fingerprint
     else:
-        codec = evaluation_codecs.find(task.codec)
-        identity["codec"] = [task.codec, evaluation_codecs.library_version(task.codec)]
+        codec = classics.find(task.codec)
+        identity["codec"] = [task.codec, classics.library_version(task.codec)]
         identity["options"] = codec.options
         identity["setting"], identity["limit"] = task.setting, task.limit
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -212,7 +230,7 @@ def measure_all(tasks, folder, workers, title="measuring"):
     """Rows of all tasks, from the cache where they are there.
 
     Args:
-      tasks: list of ``evaluation_measure.Task``.
+      tasks: list of ``measure.Task``.
       folder: of the cache, made if missing.
       workers: ``Workers``.
       title: of the progress bar.

@@ -11,9 +11,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-TAPS, SIGMA = 11, 1.5  # of the Gaussian window
-WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, the finest first
-C1, C2 = 0.01**2, 0.03**2  # for pixels in [0, 1]
+from pictures.metrics import C1, C2, SIGMA, TAPS, WEIGHTS
+
 LEAST = 1e-3  # similarity of a scale below which it is not followed any further
 
 

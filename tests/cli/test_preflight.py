@@ -51,8 +51,8 @@ def test_missing_packages_are_named():
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [
-        ("bjontegaard", ["--images", "no-such-folder"]),
-        ("matplotlib", ["--images", "no-such-folder"]),
+        ("bjontegaard", ["run", "--images", "no-such-folder"]),
+        ("matplotlib", ["run", "--images", "no-such-folder"]),
         ("matplotlib", ["bits", "no-such.png", "--map", "map.png"]),
     ],
 )
@@ -68,7 +68,7 @@ def test_evaluation_names_what_is_missing_before_it_looks_at_an_image(
         evaluate.main()
 
 
-@pytest.mark.parametrize("arguments", [["--complexity", "--filters", "8"], ["bits", "no-such.png"]])
+@pytest.mark.parametrize("arguments", [["complexity", "--filters", "8"], ["bits", "no-such.png"]])
 def test_what_draws_nothing_needs_no_more_packages(monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
+from PIL import Image
 
 pytest.importorskip("bjontegaard", reason="evaluate.py needs requirements-eval.txt")
 pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.txt")
@@ -17,8 +18,6 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 import cli.options
 import evaluate
 from errors import UsageError
-from evaluation import tables as evaluation_tables
-from evaluation import workers as evaluation_run
 from pictures import images, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +37,8 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     broken = folder / "broken.png"
     broken.write_bytes(PICTURES[0].read_bytes()[:500])
-    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out", "--report", "page/report.html"]
-    command = [sys.executable, ROOT / "evaluate.py", "--images", *PICTURES, broken]
+    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out", "--page", "page/a.html"]
+    command = [sys.executable, ROOT / "evaluate.py", "report", "--images", *PICTURES, broken]
     process = subprocess.run(
         [str(part) for part in (*command, *MODEL, *options)],
         cwd=folder,
@@ -54,10 +53,11 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_a_bad_image_is_named_and_the_rest_go_on(measured):
+def test_a_bad_image_is_named_once_and_the_rest_go_on(measured):
     _, process = measured
     assert process.returncode == 1
-    assert "broken.png (model-0)" in process.stderr and "Traceback" not in process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if "broken.png" in line]
+    assert line.split(": ")[0].endswith("broken.png")  # all failed: no codec is named
 
 
 def test_results_are_those_of_the_real_files(measured, codecs):
@@ -115,43 +115,14 @@ def test_a_second_run_measures_nothing_and_finds_the_same(measured, monkeypatch,
     monkeypatch.chdir(folder)
     before = (folder / "out" / "means.csv").read_bytes()
     options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out"]
-    assert run_main(monkeypatch, "--images", *PICTURES, *MODEL, *options) == 0
+    assert run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, *options) == 0
     assert ", 0 of them new." in capsys.readouterr().out
     assert (folder / "out" / "means.csv").read_bytes() == before
 
 
-def test_a_damaged_result_is_not_used(tmp_path):
-    (tmp_path / "key.json").write_text('{"suffix": ".glic", "bytes": 3}', encoding="utf-8")
-    assert evaluation_run._cached(tmp_path, "key") is None  # its file is missing
-    (tmp_path / "key.glic").write_bytes(b"ab")
-    assert evaluation_run._cached(tmp_path, "key") is None  # or cut off
-    (tmp_path / "key.glic").write_bytes(b"abc")
-    assert evaluation_run._cached(tmp_path, "key")["bytes"] == 3
-    (tmp_path / "key.json").write_text('{"suffix":', encoding="utf-8")
-    assert evaluation_run._cached(tmp_path, "key") is None
-
-
-def test_the_key_depends_on_everything_that_counts():
-    from evaluation.measure import Task
-
-    task = Task(str(PICTURES[0]), "model", "a", fingerprint="00")
-    key = evaluation_run.cache_key(task, 2, 1)
-    assert key == evaluation_run.cache_key(task._replace(codec="another name"), 2, 1)
-    others = [
-        (task._replace(path=str(PICTURES[1])), 2, 1),
-        (task._replace(fingerprint="01"), 2, 1),
-        (task, 1, 1),
-        (task, 2, 2),
-        (Task(task.path, "classic", "jpeg", setting=10), 2, 1),
-        (Task(task.path, "classic", "jpeg", setting=11), 2, 1),
-        (Task(task.path, "matched", "jpeg", limit=10), 2, 1),
-    ]
-    assert len({key, *(evaluation_run.cache_key(*other) for other in others)}) == len(others) + 1
-
-
 def test_the_report_is_one_page_that_needs_no_network(measured):
     folder, _ = measured
-    page = (folder / "page" / "report.html").read_text(encoding="utf-8")
+    page = (folder / "page" / "a.html").read_text(encoding="utf-8")
     assert "@@" not in re.sub(r"base64,[^\"]*", "", page)
     assert "default-src 'none'" in page
     # The only address is the name of the SVG namespace.
@@ -173,7 +144,7 @@ def test_pictures_in_the_report_are_without_loss(measured):
     from PIL import Image
 
     folder, _ = measured
-    page = (folder / "page" / "report.html").read_text(encoding="utf-8")
+    page = (folder / "page" / "a.html").read_text(encoding="utf-8")
     entry = json.loads(re.search(r'id="image-0">(.*?)</script>', page).group(1))
     for source, expected in (
         (entry["original"], images.read_image(PICTURES[0]).pixels),
@@ -218,12 +189,12 @@ def test_bits_of_a_file_whose_model_is_missing(monkeypatch, tmp_path, codecs):
 
 def test_complexity(monkeypatch, capsys, tmp_path):
     options = ["--families", "gmm", "--filters", 8, "--size", "128x64", "-o", tmp_path]
-    assert run_main(monkeypatch, "--complexity", *options) == 0
+    assert run_main(monkeypatch, "complexity", *options) == 0
     assert "| gmm | 8 | 8 | synthesis |" in capsys.readouterr().out
     rows = rows_of(tmp_path / "complexity.csv")
     assert all(float(row["seconds"]) > 0 for row in rows if row["part"] != "entropy_bottleneck")
     assert rows[-1]["part"] == "total" and rows[-1]["device"]
-    assert run_main(monkeypatch, "--complexity", *options, "--latents", 24) == 0
+    assert run_main(monkeypatch, "complexity", *options, "--latents", 24) == 0
     assert "| gmm | 8 | 24 | synthesis |" in capsys.readouterr().out
     more = rows_of(tmp_path / "complexity.csv")
     assert int(more[-1]["parameters"]) > int(rows[-1]["parameters"])
@@ -240,14 +211,14 @@ def test_complexity(monkeypatch, capsys, tmp_path):
         (["--models", "--codecs", "bpg"], "jpeg, webp"),
         (["--curves", "nothing"], "No curve named 'nothing'"),
         (["--images", "nowhere"], "nowhere does not exist"),
-        (["--complexity", "--filters", 7], "multiple of 8"),
-        (["--complexity", "--latents", 9], "latent channels that is a positive multiple of 8"),
-        (["--complexity", "--filters", 8, "--size", "100x64"], "multiples of 64"),
+        (["complexity", "--filters", 7], "multiple of 8"),
+        (["complexity", "--latents", 9], "latent channels that is a positive multiple of 8"),
+        (["complexity", "--filters", 8, "--size", "100x64"], "multiples of 64"),
     ],
 )
 def test_refusals(monkeypatch, tmp_path, options, message):
     monkeypatch.chdir(tmp_path)
-    start = [] if "--images" in options else ["--images", PICTURES[0]]
+    start = [] if options[0] == "complexity" else ["run", "--images", PICTURES[0]]
     with pytest.raises(ValueError, match=re.escape(message)):
         run_main(monkeypatch, *start, *options)
 
@@ -256,26 +227,37 @@ def test_an_unknown_anchor_is_refused(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
     with pytest.raises(UsageError, match="An --anchor among model-0"):
-        run_main(monkeypatch, "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
+        run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
 
 
-@pytest.mark.parametrize("text", ["768", "axb", "1x2x3"])
+@pytest.mark.parametrize(
+    "command, option, value",
+    [("run", "--jobs", "0"), ("report", "--threads", "1.5"), ("complexity", "--filters", "-8")],
+)
+def test_numbers_are_checked_when_they_are_read(monkeypatch, capsys, command, option, value):
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, command, f"{option}={value}")
+    assert f"a whole number from 1 expected, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["768", "axb", "1x2x3", "0x64"])
 def test_a_size_that_is_none(monkeypatch, capsys, text):
     with pytest.raises(SystemExit):
-        run_main(monkeypatch, "--complexity", "--size", text)
+        run_main(monkeypatch, "complexity", "--size", text)
     assert "WIDTHxHEIGHT" in capsys.readouterr().err
 
 
-def test_infinity_is_null_in_json(tmp_path):
-    path = tmp_path / "a.json"
-    evaluation_tables.write_json({"rows": [{"psnr": float("inf"), "bpp": 1.5}]}, path)
-    assert json.loads(path.read_text()) == {"rows": [{"psnr": None, "bpp": 1.5}]}
-
-
-def test_means_skip_what_is_unknown():
-    row = dict.fromkeys(evaluation_tables._AVERAGED, 1.0)
-    row.update(kind="model", codec="a", matched_to="", encode_peak_mib=1, decode_peak_mib=2)
-    rows = [{**row, "ms_ssim": 0.9}, {**row, "ms_ssim": None, "psnr": 3.0, "decode_peak_mib": 5}]
-    (mean,) = evaluation_tables.means(rows)
-    assert mean["ms_ssim"] == 0.9 and mean["ms_ssim_db"] == pytest.approx(10)
-    assert mean["psnr"] == 2 and mean["decode_peak_mib"] == 5
+def test_an_image_that_is_restored_exactly_is_left_out_for_all(monkeypatch, tmp_path, capsys):
+    """One infinite PSNR made the mean infinite, and took the codec out of the BD-rate."""
+    monkeypatch.chdir(tmp_path)
+    flat = tmp_path / "flat.png"
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(flat)
+    options = ["--models", "--codecs", "jpeg", "webp", "--curves", "-o", "out"]
+    assert run_main(monkeypatch, "run", "--images", PICTURES[0], flat, *options) == 0
+    out = capsys.readouterr().out
+    assert "Left out of all means: 1 image restored exactly\n  flat.png by JPEG (4:2:0)" in out
+    assert "Mean over 1 image, without 1" in Path("out/rd_psnr.svg").read_text(encoding="utf-8")
+    assert len(rows_of(Path("out/results.csv"))) == 2 * 2 * 8
+    assert all(row["images"] == "1" for row in rows_of(Path("out/means.csv")))
+    (row, _) = rows_of(Path("out/bd_rate.csv"))
+    assert row["metric"] == "psnr" and row["percent"]

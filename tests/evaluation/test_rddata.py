@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rd_points import PUBLISHED_COLUMNS, check_own, rises
 
 FOLDER = Path(__file__).parents[2] / "RDdata"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 REFERENCE_FILES = sorted([*FOLDER.glob("*_published.csv"), *FOLDER.glob("classic_*_measured.csv")])
 OWN_FILES = sorted(set(FOLDER.glob("*_measured.csv")) - set(REFERENCE_FILES))
-PUBLISHED_COLUMNS = ["bpp", "psnr_db", "ms_ssim", "ms_ssim_db"]
 
 
 def _columns(path):
@@ -29,10 +29,6 @@ def _columns(path):
         for name, values in columns.items()
         if any(value != "" for value in values)
     }
-
-
-def _rises(values):
-    return all(a < b for a, b in zip(values, values[1:]))
 
 
 def test_both_papers_are_there():
@@ -49,7 +45,7 @@ def test_points(path):
     columns = _columns(path)
     assert len(columns["bpp"]) >= 4
     for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
-        assert _rises(columns.get(name, [])), name
+        assert rises(columns.get(name, [])), name
     assert all(0 < value < 5 for value in columns["bpp"])
     assert all(20 < value < 50 for value in columns["psnr_db"])
     if measured:
@@ -62,22 +58,6 @@ def test_decibels_belong_to_the_linear_values(path):
     for linear, db in zip(columns.get("ms_ssim", []), columns.get("ms_ssim_db", [])):
         # Linear values are rounded to six digits, which matters more the nearer they are to 1.
         assert -10 * math.log10(1 - linear) == pytest.approx(db, abs=1e-4 + 5e-6 / (1 - linear))
-
-
-def check_own(path):
-    """Asserts that a file of our models' points is as evaluate.py --rddata writes it."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
-    assert header == ["setting", *PUBLISHED_COLUMNS, "lmbda", "filters", "fingerprint"]
-    for name in ("bpp", "psnr_db", "ms_ssim", "ms_ssim_db"):
-        assert _rises([float(row[name]) for row in rows]), name
-    for row in rows:
-        assert re.fullmatch(r"[0-9a-f]{16}", row["fingerprint"]) and int(row["filters"]) % 8 == 0
-        linear = float(row["ms_ssim"])
-        expected = pytest.approx(float(row["ms_ssim_db"]), abs=1e-4 + 5e-6 / (1 - linear))
-        assert -10 * math.log10(1 - linear) == expected
-    return rows
 
 
 def test_points_of_our_models():

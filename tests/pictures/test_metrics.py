@@ -94,7 +94,7 @@ def test_ms_ssim_against_numpy(shape, sigma):
     a = _picture(shape)
     b = _noisy(a, sigma)
     value = metrics.ms_ssim(a, b)
-    assert value == pytest.approx(_ms_ssim_by_hand(a, b), abs=3e-6)
+    assert value == pytest.approx(_ms_ssim_by_hand(a, b), abs=1e-6)
     assert value < 0.9999  # far enough from 1 for the comparison to mean something
 
 
@@ -146,15 +146,12 @@ def test_to_db():
     assert metrics.to_db(1.0) == metrics.to_db(1.0000001) == math.inf
 
 
-def test_import_is_cheap_and_eager_mode_is_left_alone():
+def test_no_metric_needs_tensorflow():
     code = (
         "import sys, numpy as np\nfrom pictures import metrics\n"
-        "assert 'tensorflow' not in sys.modules\n"
         "a = np.zeros((161, 161), np.uint8)\n"
-        "metrics.ms_ssim(a, a)\n"
-        "import tensorflow as tf\n"
-        "assert tf.executing_eagerly()\n"
-        "assert metrics._similarity_of_strips() is metrics._similarity_of_strips()\n"
+        "assert metrics.psnr(a, a) == float('inf') and metrics.ms_ssim(a, a) == 1\n"
+        "assert 'tensorflow' not in sys.modules\n"
     )
     root = Path(metrics.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=120)

@@ -1,6 +1,6 @@
 """The report: one HTML page with everything in it, which needs no network.
 
-The page is evaluation_report.html with its style and script put in, the results as JSON, and every
+The page is page.html with its style and script put in, the results as JSON, and every
 picture as a data URI: originals and our reconstructions as lossless WebP, classic codecs' files as
 they are where browsers show them. Error maps are computed by the page from these pixels.
 """
@@ -18,16 +18,14 @@ import numpy as np
 from PIL import Image
 
 from cli.outputs import atomic_write
-from evaluation import classics as evaluation_codecs
-from evaluation import tables as evaluation_tables
-from evaluation import workers as evaluation_run
+from evaluation import classics, tables, workers
 from pictures import images
 
 _SIDE_LIMIT = 16383  # of WebP
 _THUMBNAIL = (120, 84)
 _MODEL_FACTS = ("family", "num_filters", "num_latents", "lmbda", "metric", "steps", "hours")
 _ROW_FIELDS = ("codec", "bytes", "bpp", "psnr", "ms_ssim", "ms_ssim_db", "setting", "fits")
-_TEMPLATE = Path(__file__).with_name("report.html")
+_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def _data_uri(media_type, data):
@@ -56,20 +54,20 @@ def _thumbnail(pixels):
 
 
 def _facts_of(row):
-    return {name: evaluation_tables.plain(row.get(name)) for name in _ROW_FIELDS}
+    return {name: tables.plain(row.get(name)) for name in _ROW_FIELDS}
 
 
 def _model_entry(load, row):
     """A model's picture of an image, and its map of bits."""
     from coding import bitstream
-    from evaluation import bits as evaluation_bits
+    from coding.costs import costs_of
     from evaluation.measure import loaded_codec
 
     codec = loaded_codec(load)
     container = bitstream.unpack(Path(row["file"]).read_bytes())
     latents = codec.decode(container)
     pixels = codec.synthesise(latents)
-    bits = evaluation_bits.position_map(evaluation_bits.costs_of(codec, latents))
+    bits = costs_of(codec.entropy_coder, latents).by_position
     return {
         **_facts_of(row),
         "label": row["codec"],
@@ -82,12 +80,12 @@ def _model_entry(load, row):
 
 def _classic_entry(row, grey):
     """A classic codec's picture of an image: its own file if browsers show it."""
-    codec = evaluation_codecs.find(row["codec"])
+    codec = classics.find(row["codec"])
     data = Path(row["file"]).read_bytes()
     if codec.media_type:
         source = _data_uri(codec.media_type, data)
     else:
-        source = _lossless(evaluation_codecs.decode(row["codec"], data, grey))
+        source = _lossless(classics.decode(row["codec"], data, grey))
     return {**_facts_of(row), "label": codec.label, "source": source}
 
 
@@ -121,26 +119,26 @@ def image_entry(item):
     }
 
 
-def _entries(args, learned, rows, workers):
+def _entries(output, learned, rows, pool):
     """``image_entry`` of every image that all models coded, from the cache where it is there."""
     loads = {codec.name: codec.load for codec in learned}
     by_image = {}
     for row in rows:
         if row["kind"] in ("model", "matched"):
             by_image.setdefault(row["path"], []).append(row)
-    own_source = Path(__file__).read_bytes() + Path(__file__).with_name("bits.py").read_bytes()
+    own_source = Path(__file__).read_bytes()
     found, items, missing = [], [], []
     for path, own in by_image.items():
         files = [[row["file"], row["codec"], row["matched_to"]] for row in own]
         key = hashlib.sha256(own_source + json.dumps(files).encode()).hexdigest()[:32]
-        file = args.output / evaluation_run.CACHE / f"report-{key}.json"
+        file = output / workers.CACHE / f"report-{key}.json"
         try:
             found.append(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             found.append(None)
             missing.append((len(found) - 1, file))
             items.append((path, own, loads))
-    for number, entry in workers.map(image_entry, items, "report"):
+    for number, entry in pool.map(image_entry, items, "report"):
         index, file = missing[number]
         found[index] = entry
         atomic_write(file, json.dumps(entry).encode())
@@ -169,31 +167,32 @@ def _chart(curves):
     ]
 
 
-def write(args, learned, facts, curves, workers):
-    """Writes the page to ``args.report``.
+def write(path, output, learned, facts, curves, pool):
+    """Writes the page.
 
     Args:
-      args: the options, see evaluate.py.
-      learned: list of ``evaluation_session.LearnedCodec``.
+      path: of the page.
+      output: folder with the cache of measurements.
+      learned: list of ``session.LearnedCodec``.
       facts: what results.json holds, with ``path`` and ``file`` in the rows.
       curves: for the chart.
-      workers: ``evaluation_run.Workers``.
+      pool: ``workers.Workers``.
     """
     rows = facts["rows"]
-    entries = _entries(args, learned, rows, workers)
+    entries = _entries(output, learned, rows, pool)
     means = [
-        {k: evaluation_tables.plain(v) for k, v in mean.items()}
-        | {"label": evaluation_tables.label_of(mean)}
+        {k: tables.plain(v) for k, v in mean.items()} | {"label": tables.label_of(mean)}
         for mean in facts["means"]
     ]
     measured = [row for row in rows if row["kind"] == "model"]
     overview = {
         "caption": facts["caption"],
+        "left_out": facts["left_out"],
         "command": facts["command"],
         "device": facts["device"],
         "versions": facts["versions"],
         "threads": measured[0]["threads"] if measured else None,
-        "jobs": args.jobs,
+        "jobs": pool.jobs,
         "curves": _chart(curves),
         "means": means,
         "comparisons": facts["comparisons"],
@@ -233,5 +232,5 @@ def write(args, learned, facts, curves, workers):
     }
     for mark, part in parts.items():
         page = page.replace(mark, part)
-    args.report.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(args.report, page.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, page.encode())

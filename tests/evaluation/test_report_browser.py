@@ -39,14 +39,14 @@ def report(tmp_path_factory):
         # Twice as large, so that MS-SSIM is defined.
         picture = Image.open(REFERENCE / f"{name}.png")
         picture.resize((2 * picture.width, 2 * picture.height)).save(folder / f"{name}.png")
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(folder / "z_flat.png")  # JPEG restores it
     model = ["--checkpoint", checkpoint_of("gmm"), "--family", "gmm"]
-    arguments = ["evaluate.py", "--images", folder, *model, "--num-filters", NUM_FILTERS]
+    arguments = ["evaluate.py", "report", "--images", folder, *model, "--num-filters", NUM_FILTERS]
     arguments += ["-o", folder / "out", "--codecs", "jpeg", "jpeg2000"]
-    arguments += ["--report", folder / "report.html"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(part) for part in arguments])
         assert evaluate.main() == 0
-    return folder / "report.html"
+    return folder / "out" / "report.html"
 
 
 @pytest.fixture
@@ -193,6 +193,14 @@ def test_the_chart_tells_values(browser):
     assert not browser.find_elements("css selector", "#chart .point")
 
 
+def test_what_is_left_out_of_the_means_is_named(browser):
+    note = browser.find_element("id", "numbers-note").text
+    assert note.startswith(
+        "Mean over 2 images, without 1 that a codec restored exactly. z_flat.png"
+    )
+    assert "JPEG (4:2:0)" in note
+
+
 def test_dark_and_narrow(browser):
     light = keep_screenshot(browser, "light")
     browser.find_element("id", "theme").click()
@@ -202,3 +210,13 @@ def test_dark_and_narrow(browser):
     keep_screenshot(browser, "narrow")
     overflow = "return document.documentElement.scrollWidth - window.innerWidth"
     assert browser.execute_script(overflow) <= 0
+
+
+def test_the_picture_of_the_report(report, tmp_path):
+    import subprocess
+
+    script = Path(__file__).resolve().parents[2] / "docs" / "make_report_picture.py"
+    command = [sys.executable, script, report, "--photograph", "1", "-o", tmp_path / "a.png"]
+    subprocess.run([str(part) for part in command], check=True)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width == 1220 and len(picture.getcolors(1 << 24)) > 1000

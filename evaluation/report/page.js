@@ -1,4 +1,4 @@
-// The page's numbers: theme, chart and tables. The viewer is in evaluation_viewer.js.
+// The page's numbers: theme, chart and tables. The viewer is in viewer.js.
 const byId = (id) => document.getElementById(id);
 const overview = JSON.parse(byId("overview").textContent);
 const fixed = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
@@ -158,7 +158,10 @@ const ladder = overview.means.filter((m) => m.kind === "classic");
 fillTable("means", meanHeads, meanRows(overview.means.filter((m) => m.kind !== "classic")));
 fillTable("ladder", meanHeads, meanRows(ladder));
 byId("ladder-card").hidden = !ladder.length;
-byId("numbers-note").textContent = overview.caption.split(";")[0] + ".";
+byId("numbers-note").textContent = [
+  overview.caption.split(";")[0] + ".",
+  ...overview.left_out.map((entry) => `${entry.image} is left out: ${entry.codecs.join(", ")} restored it exactly.`),
+].join(" ");
 
 byId("compare-card").hidden = !overview.comparisons.length;
 if (overview.comparisons.length) {
@@ -181,7 +184,7 @@ fillTable("rows", ["image", "codec", "bytes", "bpp", "PSNR, dB", "MS-SSIM", "in 
 }));
 
 const modelFacts = (m) => [m.family, `${m.num_filters} filters`, m.num_latents && `${m.num_latents} latent channels`, m.lmbda && `λ = ${m.lmbda}`, m.metric && `trained for ${m.metric.replace("_", "-").toUpperCase()}`, m.steps && `${m.steps.toLocaleString("en")} steps`, m.hours && `${m.hours} hours`, `fingerprint ${m.fingerprint}`].filter(Boolean).join(", ");
-byId("subtitle").textContent = [`${overview.images.length || overview.means[0].images} images`, overview.device].join(" · ");
+byId("subtitle").textContent = [`${overview.images.length || overview.means[0]?.images || 0} images`, overview.device].join(" · ");
 const how = [
   ...overview.models.map((m) => [m.name, modelFacts(m)]),
   ["Command", overview.command],

@@ -9,20 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_rddata import check_own
+from rd_points import check_own
 
 pytest.importorskip("bjontegaard", reason="evaluate.py needs requirements-eval.txt")
 pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.txt")
 
 import evaluate
-from evaluation import curves as evaluation_curves
-from evaluation import rddata as evaluation_rddata
-from evaluation import session as evaluation_session
-from evaluation import workers as evaluation_run
+from evaluation import curves, rddata, session, workers
 from evaluation.session import LearnedCodec
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-PAPER = evaluation_curves.published("cheng2020_mse_published")
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
+PAPER = curves.published("cheng2020_mse_published")
 MODELS = [f"gmm-mse-{i}" for i in range(1, 6)]
 
 
@@ -61,7 +58,7 @@ def kodak(tmp_path, monkeypatch):
     """A working folder with kodak/, of which the names count."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kodak").mkdir()
-    for stem in evaluation_curves.KODAK:
+    for stem in curves.KODAK:
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "kodak" / f"{stem}.png")
     return tmp_path
 
@@ -69,29 +66,30 @@ def kodak(tmp_path, monkeypatch):
 @pytest.fixture
 def run(kodak, monkeypatch, capsys):
     """Runs evaluate.py with models that need 25 % more bits than the paper; returns stdout."""
-    monkeypatch.setattr(evaluation_run, "device", lambda: "none")
-    stems = sorted(evaluation_curves.KODAK)
+    monkeypatch.setattr(workers, "device", lambda: "none")
+    stems = sorted(curves.KODAK)
 
     def run(*options, names=MODELS, failures=0):
         codecs = [learned(name, number) for number, name in enumerate(names)]
         rows = rows_of(codecs, stems, 1.25)[failures:]
-        monkeypatch.setattr(evaluation_session, "learned_codecs", lambda args: codecs)
-        monkeypatch.setattr(evaluation_session, "_measure", lambda *_: (rows, failures))
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, options)])
+        monkeypatch.setattr(session, "learned_codecs", lambda args: codecs)
+        monkeypatch.setattr(session, "_measure", lambda *_: (rows, failures))
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", "run", *map(str, options)])
         assert evaluate.main() == (failures > 0)
         return capsys.readouterr().out
 
     return run
 
 
-def readme_options():
-    """The options of the README's command."""
-    block = re.search(r"python evaluate.py ([^`]*--anchor all[^`]*)```", README)[1]
+def documented_options():
+    """The options of the command in docs/evaluation.md."""
+    text = MANUAL.read_text(encoding="utf-8")
+    block = re.search(r"python evaluate.py run ([^`]*--anchor all[^`]*)```", text)[1]
     return shlex.split(block.replace("\\\n", " "))
 
 
-def test_the_readmes_command_compares_our_curve_with_all(run, kodak):
-    out = run(*readme_options())
+def test_the_documented_command_compares_our_curve_with_all(run, kodak):
+    out = run(*documented_options())
     with open("runs/evaluation/bd_rate.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["curve"] for row in rows} == {"gmm-mse"} and len(rows) == 8 * 2
@@ -100,7 +98,7 @@ def test_the_readmes_command_compares_our_curve_with_all(run, kodak):
     # Not exactly: the paper has more points to interpolate.
     assert float(psnr["cheng2020_mse_published"]["percent"]) == pytest.approx(25, abs=0.5)
     assert float(psnr["classic_jpeg_444_measured"]["percent"]) < -50
-    assert "gmm-mse (ours) against HEVC intra 4:4:4 (x265)" in out
+    assert "gmm-mse (ours) against HEVC intra 4:4:4 (x265, slow)" in out
     assert "gmm-mse (ours) against BPG 4:4:4, published" in out
     svg = Path("runs/evaluation/rd_psnr.svg").read_text(encoding="utf-8")
     assert "gmm-mse (ours)" in svg and "WebP" in svg
@@ -118,8 +116,8 @@ def test_the_file_is_that_of_rddata_and_reads_back(run, kodak, monkeypatch):
         assert float(row["psnr_db"]) == pytest.approx(PAPER.psnr[i], abs=6e-5)
         assert float(row["ms_ssim_db"]) == pytest.approx(PAPER.ms_ssim_db[i], abs=6e-5)
         assert row["lmbda"] == "0.001" and row["filters"] == "64"
-    monkeypatch.setattr(evaluation_curves, "RDDATA", Path("new"))
-    curve = evaluation_curves.published("gmm_mse_measured")
+    monkeypatch.setattr(curves, "RDDATA", Path("new"))
+    curve = curves.published("gmm_mse_measured")
     assert curve.label == "gmm mse (ours, RDdata)" and len(curve.points("psnr")[0]) == 5
     before = path.read_bytes()
     run("--images", "kodak", "--curves", "--rddata", path)  # may be written again
@@ -132,30 +130,30 @@ def test_a_single_model_has_one_row(run, kodak):
 
 
 def test_a_failed_image_leaves_no_file(run, kodak):
-    with pytest.raises(evaluation_rddata.RDdataError, match="not all images were measured"):
+    with pytest.raises(rddata.RDdataError, match="not all images were measured"):
         run("--images", "kodak", "--rddata", "a.csv", failures=1)
     assert not Path("a.csv").exists()
 
 
 def test_other_images_are_refused(run, kodak):
     (kodak / "kodak" / "kodim24.png").unlink()
-    with pytest.raises(evaluation_rddata.RDdataError, match="24 Kodak images.*got 23 images"):
+    with pytest.raises(rddata.RDdataError, match="24 Kodak images.*got 23 images"):
         run("--images", "kodak", "--rddata", "a.csv")
 
 
 def test_two_curves_are_refused(run, kodak):
-    with pytest.raises(evaluation_rddata.RDdataError, match="of one curve.*got gmm-mse, other"):
+    with pytest.raises(rddata.RDdataError, match="of one curve.*got gmm-mse, other"):
         run("--images", "kodak", "--rddata", "a.csv", names=[*MODELS[:3], "other"])
 
 
 def test_no_model_is_refused(run, kodak):
-    with pytest.raises(evaluation_rddata.RDdataError, match="got none"):
+    with pytest.raises(rddata.RDdataError, match="got none"):
         run("--images", "kodak", "--codecs", "jpeg", "--rddata", "a.csv", names=[])
 
 
 def test_another_file_is_not_replaced(run, kodak):
     Path("a.csv").write_text("bpp,psnr_db,ms_ssim,ms_ssim_db\n", encoding="utf-8")
-    with pytest.raises(evaluation_rddata.RDdataError, match="holds something else"):
+    with pytest.raises(rddata.RDdataError, match="holds something else"):
         run("--images", "kodak", "--rddata", "a.csv")
 
 
@@ -165,7 +163,7 @@ def test_all_anchors_need_something_to_compare_with(run, kodak):
 
 
 def test_models_of_another_family_or_metric_make_no_curve():
-    names = evaluation_session.series_of(
+    names = session.series_of(
         [
             learned("a-1"),
             learned("a-2"),

@@ -1,0 +1,1 @@
+"""The report: one HTML page, its style and its scripts."""
