@@ -27,9 +27,10 @@ import tensorflow.compat.v1 as tf  # isort:skip
 
 from architecture import Architecture
 from evaluation import complexity as evaluation_complexity
-from training import graph as training_graph
+from layers import session_config
 from training.precision import convolution_seconds
-from training.settings import DEFAULTS
+from training.settings import DEFAULTS, OPTIMIZERS, PRECISIONS
+from training.step import build_training
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}
 PEAK_SIDES, PEAK_BATCH = (32, 64, 128), 8  # of the peak's images
@@ -47,13 +48,13 @@ def median_seconds(run, repeats, first=2):
     return statistics.median(times[first:])
 
 
-def convolution_peak(num_filters, dtype):
+def convolution_peak(num_filters, precision):
     """Floating-point operations a second of the fastest 3x3 convolution with its gradients."""
     best = 0.0
     for side in PEAK_SIDES:
-        seconds = convolution_seconds(dtype, num_filters, side, PEAK_BATCH, repeats=10)
+        seconds = convolution_seconds([precision], num_filters, side, PEAK_BATCH, repeats=10)
         flops = 2 * 9 * num_filters**2 * PEAK_BATCH * side**2 * GRADIENTS
-        best = max(best, flops / seconds)
+        best = max(best, flops / seconds[precision])
     return best
 
 
@@ -62,20 +63,20 @@ def measure(settings, repeats, profile):
     keys = ("lmbda", "metric", "precision", "optimizer", "seed", "batch", "patch", "average")
     with tf.Graph().as_default():
         tf.set_random_seed(1)
-        graph = training_graph.build_training(
+        graph = build_training(
             architecture=Architecture.of(settings), **{key: settings[key] for key in keys}
         )
         shape = (settings["batch"], settings["patch"], settings["patch"], 3)
         x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         feed = {graph.x: x, graph.learning_rate: 1e-6, graph.clip_norm: np.inf}
-        with tf.Session(config=training_graph.session_config()) as session:
+        with tf.Session(config=session_config()) as session:
             session.run(tf.global_variables_initializer())
             session.run(graph.start_averages)
             steps = iter(range(10**6))
 
             def step(**options):
                 feed[graph.step] = next(steps)
-                session.run([graph.train, graph.losses], feed, **options)
+                session.run([graph.train, graph.losses.given()], feed, **options)
 
             # SOAP refreshes its bases in turns of ten steps.
             seconds = median_seconds(step, repeats, first=12)
@@ -107,9 +108,9 @@ def profile_lines(metadata):
 def rows(args):
     """(settings, pixels a second, share of the peak, metadata) of each combination."""
     for n in args.filters:
-        macs = sum(m for _, m in evaluation_complexity.count(args.family, n).values())
+        macs = sum(m for _, m in evaluation_complexity.count(Architecture(args.family, n)).values())
         for precision in args.precisions:
-            peak = convolution_peak(n, tf.as_dtype(precision))
+            peak = convolution_peak(n, precision)
             print(f"\nN = {n}, {precision}: convolution peak {peak / 1e9:.0f} GFLOP/s", flush=True)
             for optimizer in args.optimizers:
                 settings = {**DEFAULTS, "num_filters": n, "family": args.family}
@@ -127,9 +128,8 @@ def main():
     )
     parser.add_argument("--family", choices=("gmm", "gllmm"), default="gmm")
     parser.add_argument("--filters", type=int, nargs="+", default=[64], metavar="N")
-    precisions, optimizers = training_graph.PRECISIONS, training_graph.OPTIMIZERS
-    parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
-    parser.add_argument("--optimizers", nargs="+", choices=optimizers, default=optimizers)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=OPTIMIZERS)
     parser.add_argument("--repeats", type=int, default=30, help="steps (default: 30)")
     parser.add_argument("--profile", action="store_true", help="time by kind of operation")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
 """Options that scripts share, and what they mean."""
 
 import argparse
+import math
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
@@ -17,6 +18,36 @@ def parser_for(doc):
     return argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def positive(text):
+    """Argument type: a float above 0, neither infinite nor NaN."""
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def not_negative(text):
+    """Argument type: a float from 0, neither infinite nor NaN."""
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number from 0")
+
+
+def count(text):
+    """Argument type: an int from 1."""
+    return _number(text, int, lambda value: value >= 1, "a whole number from 1")
+
+
+def whole(text):
+    """Argument type: an int from 0."""
+    return _number(text, int, lambda value: value >= 0, "a whole number from 0")
+
+
+def _number(text, kind, fits, expected):
+    try:
+        value = kind(text)
+        if fits(value):  # NaN fits nothing
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{expected} expected, got {text!r}.")
 
 
 def add_model_options(parser):
