@@ -37,7 +37,7 @@ def command(folder, runs, *options, name="tiny"):
     tiny += " --optimizer adam"  # its graph is built faster; test_soap.py resumes SOAP
     place = ["--data", str(folder), "--valid", str(folder / "more"), "--runs", str(runs)]
     place += ["--name", name, "--to", str(runs.parent / "models" / name)]
-    return run_train(*[*place, *tiny.split(), *options])
+    return run_train(*place, *tiny.split(), *options)
 
 
 def rows_of(path):

@@ -94,6 +94,14 @@ def checkpoint_prefix(source):
     return found
 
 
+def reason(error):
+    """The part of an error, TensorFlow's or the system's, that says what happened, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.lstrip("= ") for line in lines if line and line != "Graph execution error:"]
+    lines = list(filter(None, lines))
+    return " ".join(lines[:2]) or type(error).__name__
+
+
 def set_variables(session, variables, values):
     """Sets variables, without adding to the graph, in one call: each call plans the graph anew."""
     starts = [variable.initializer.inputs[1] for variable in variables]
@@ -180,7 +188,7 @@ class Checkpoints:
                 saver.save(session, prefix, step, write_meta_graph=False, **options)
         except (tf.errors.OpError, OSError, ValueError) as error:
             self._remove(f"{kind}-{step}.*")
-            return str(error).strip().splitlines()[0]
+            return reason(error)
         return None
 
     def _remove(self, pattern, keep=None):

@@ -157,9 +157,11 @@ class Cluster:
             flush=True,
         )
         told = threading.Event()
-        threading.Thread(target=self._await_leave, args=(told,), daemon=True).start()
+        thread = threading.Thread(target=self._await_leave, args=(told,), daemon=True)
+        thread.start()
         while not told.wait(PROBE_SECONDS):  # in parts, so that signals are handled
             pass
+        thread.join()  # a thread that is still in TensorFlow at the end aborts the process
         print("The training is complete.", flush=True)
 
     def _await_leave(self, told):

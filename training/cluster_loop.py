@@ -9,7 +9,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from layers import session_config
-from training.checkpoints import Checkpoints
+from training.checkpoints import Checkpoints, reason
 from training.cluster import cluster_placement
 from training.loop import Loop, TrainingStopped
 
@@ -37,14 +37,6 @@ class Machines:
     def loop(self, *arguments, **options):
         """The ``Loop`` of a part of the run."""
         return ClusterLoop(self._cluster, *arguments, **options)
-
-
-def _reason(error):
-    """The part of a TensorFlow error that says what happened, on one line."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line.lstrip("= ") for line in lines if line and line != "Graph execution error:"]
-    lines = list(filter(None, lines))
-    return " ".join(lines[:2]) or type(error).__name__
 
 
 def _close_lost(session):
@@ -90,19 +82,19 @@ class ClusterLoop(Loop):
         try:
             super()._validate()
         except tf.errors.OpError as error:
-            print(f"No validation: {_reason(error)}", flush=True)
+            print(f"No validation: {reason(error)}", flush=True)
 
     def _reconnect(self, error):
         """Goes on with a lost machine's successor: from this step, or the last checkpoint."""
         while True:
             self._lost_in_a_row += 1
-            reason = _reason(error)
+            said = reason(error)
             if self._lost_in_a_row > LOSSES_IN_A_ROW:
                 raise TrainingStopped(
-                    f"Step {self.step} failed {self._lost_in_a_row} times in a row ({reason}); "
+                    f"Step {self.step} failed {self._lost_in_a_row} times in a row ({said}); "
                     "the last checkpoint is kept."
                 ) from error
-            print(f"Step {self.step} was lost: {reason}", flush=True)
+            print(f"Step {self.step} was lost: {said}", flush=True)
             try:
                 return self._reopen()
             except tf.errors.OpError as again:

@@ -21,10 +21,10 @@ from training.log import Averages, RunLog, plot_run, psnr
 from training.losses import Losses
 from training.photographs import Batches
 from training.placement import SINGLE
-from training.settings import fraction_done, lmbda_at
+from training.schedule import fraction_done, learning_rate_factor, lmbda_at
 from training.signals import Signals
 from training.start import transfer
-from training.step import build_training, schedule
+from training.step import build_training
 from training.validation import build_validation, validate
 
 LOG_EVERY = 50  # steps, averaged in a row of log.csv
@@ -224,7 +224,7 @@ class Loop:
         """One step; returns what is logged as a dict, or None if it was refused."""
         training, settings = self._training, self._settings
         lmbda = lmbda_at(settings, self.fraction())
-        learning_rate = settings["learning_rate"] * schedule(
+        learning_rate = settings["learning_rate"] * learning_rate_factor(
             settings["schedule"], self.fraction(), self.step, settings["warmup"]
         )
         feed = {

@@ -74,7 +74,7 @@ def hold_out(paths, count=HELD_OUT):
       (training paths, validation paths).
     """
     count = min(count, len(paths) // 8)
-    ranked = sorted(paths, key=lambda p: (hashlib.sha256(p.name.encode()).digest(), str(p)))
+    ranked = sorted(paths, key=lambda p: (hashlib.sha256(os.fsencode(p.name)).digest(), str(p)))
     held = set(ranked[:count])
     return [p for p in paths if p not in held], ranked[:count]
 

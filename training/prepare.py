@@ -104,7 +104,7 @@ class Prepared:
 
 def stem_of(path):
     """The photograph's name without its suffix, as far as it fits into the name of a file."""
-    return path.stem.encode(errors="surrogateescape")[:LONGEST_STEM].decode(errors="ignore")
+    return path.stem.encode(errors="ignore")[:LONGEST_STEM].decode(errors="ignore")
 
 
 def _make_folder(out):

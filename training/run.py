@@ -23,15 +23,8 @@ from training.photographs import (
     validation_crops,
 )
 from training.placement import among_gpus
-from training.settings import (
-    LENGTHS,
-    changed_data,
-    complete,
-    fraction_done,
-    refuse_if,
-    resolve,
-    stages,
-)
+from training.schedule import fraction_done, stages
+from training.settings import LENGTHS, changed_data, complete, refuse_if, resolve
 from training.start import check_start
 
 MEBIBYTE = 1 << 20

@@ -13,14 +13,13 @@ from architecture import FAMILIES, STRIDE, Architecture
 from cli.options import count, not_negative, positive, whole
 from errors import GlicError
 from pictures import metrics
+from training.schedule import LMBDA_FALLS_UNTIL
 
 PRECISIONS = ("bfloat16", "float32")
 OPTIMIZERS = ("soap", "adam")
 # Peaks by optimiser: from random weights and from a trained model's (models/EXPERIMENTS.md).
 LEARNING_RATES = {"soap": 3e-3, "adam": 1.5e-3}
 INIT_FROM_RATES = {"soap": 6e-4, "adam": 5e-4}
-LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
-LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
 # Defaults that differ; five scales of MS-SSIM do not fit into the next smaller patch.
 BY_METRIC = {"mse": {}, "ms-ssim": {"lmbda": 12.0, "patch": 192}}
 WORTH = 1.2  # times float32's speed that makes up for bfloat16's rounding (models/EXPERIMENTS.md)
@@ -94,7 +93,9 @@ class Setting(NamedTuple):
     @property
     def shown_default(self):
         """The default in words; empty where there is none."""
-        return self.otherwise or ("" if self.default is None else str(self.default))
+        shown = self.otherwise or ("" if self.default is None else str(self.default))
+        others = [f"; {d[self.name]:g} for {m}" for m, d in BY_METRIC.items() if self.name in d]
+        return shown + "".join(others)
 
     def add_to(self, parser, default=None):
         """Adds the option to an ``argparse.ArgumentParser``."""
@@ -123,53 +124,74 @@ SETTINGS = (
     Setting("family", str, "gmm", "network and mixture", FAMILIES),
     Setting("num_filters", count, 64, "channels N, a multiple of 8; time grows with its square"),
     Setting(
-        *("num_latents", count, None, "channels M of y, a multiple of 8"),
+        "num_latents",
+        count,
+        None,
+        "channels M of y, a multiple of 8",
         otherwise="N, as in the papers",
     ),
     Setting(
-        *("lmbda", positive, 0.0075),
+        "lmbda",
+        positive,
+        0.0075,
         "weight of the distortion against bits per pixel; larger means better and bigger; the "
         "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim",
-        otherwise=f"0.0075; {BY_METRIC['ms-ssim']['lmbda']:g} for ms-ssim",
     ),
     Setting(
-        *("lmbda_start", positive, None),
+        "lmbda_start",
+        positive,
+        None,
         f"lambda at first, from which it falls to --lmbda in the first {LMBDA_FALLS_UNTIL:.0%} of "
         "the training; twenty times --lmbda wakes channels of y that stay silent without",
         otherwise="--lmbda",
     ),
     Setting(
-        *("metric", str, "mse"),
+        "metric",
+        str,
+        "mse",
         "distortion that the loss weighs: mean squared error, or 1 - MS-SSIM, which needs "
         "--init-from a model trained for mse",
         ("mse", "ms-ssim"),
     ),
     Setting(
-        *("steps", count, None),
+        "steps",
+        count,
+        None,
         "length in steps; give this or --hours; a resume may extend it",
     ),
     Setting(
-        *("hours", positive, None),
+        "hours",
+        positive,
+        None,
         "length in hours of training, all resumed parts together; the schedule follows the clock",
     ),
     Setting("batch", count, 8, "crops in a step"),
     Setting(
-        *("patch", side, 128, "side of the square crops in pixels; the papers use 256"),
-        otherwise=f"128; {BY_METRIC['ms-ssim']['patch']}, also the least, for ms-ssim",
+        "patch",
+        side,
+        128,
+        "side of the square crops in pixels; the papers use 256; ms-ssim needs the "
+        f"{BY_METRIC['ms-ssim']['patch']} that are its default, or more",
     ),
     Setting(
-        *("final_patch", side, None),
+        "final_patch",
+        side,
+        None,
         "side of the crops in the last fifth of the training, so many fewer in a step that its "
         "pixels stay the same; a resume may change it",
         otherwise="--patch",
     ),
     Setting(
-        *("synthetic", share, 0.03),
+        "synthetic",
+        share,
+        0.03,
         "share of the crops that are drawn instead of photographed: flat and saturated colours, "
         "gradients, text and line art, which photographs lack; 0 for none",
     ),
     Setting(
-        *("precision", str, None),
+        "precision",
+        str,
+        None,
         "of the convolutions; a resume may change it; a float32 run repeats bit by bit after a "
         "resume",
         PRECISIONS,
@@ -177,27 +199,38 @@ SETTINGS = (
         f"{WORTH:g} times as fast as float32",
     ),
     Setting(
-        *("optimizer", str, "soap", "soap takes fewer steps and more time for each than adam"),
+        "optimizer",
+        str,
+        "soap",
+        "soap takes fewer steps and more time for each than adam",
         OPTIMIZERS,
     ),
     Setting("learning_rate", positive, None, "peak learning rate", otherwise=_rates()),
     Setting(
-        *("schedule", str, "cooldown"),
+        "schedule",
+        str,
+        "cooldown",
         "learning rate after the warm-up: constant, cosine to 0 at the end, step: a tenth in the "
         "last fifth, or cooldown: falling to 0 in the last fifth",
         ("cosine", "constant", "step", "cooldown"),
     ),
     Setting("warmup", whole, 300, "steps over which the learning rate rises linearly"),
     Setting(
-        *("clip", positive, 5.0),
+        "clip",
+        positive,
+        5.0,
         "gradients longer than this many times their running mean are scaled down to it",
     ),
     Setting(
-        *("average", share, 0.999),
+        "average",
+        share,
+        0.999,
         "decay of the weights' moving averages, which are validated and exported; 0 for none",
     ),
     Setting(
-        *("quantisation", str, "noise"),
+        "quantisation",
+        str,
+        "noise",
         "of what the synthesis sees in training: y with uniform noise, as in the papers, or y "
         "rounded with the gradient passed straight through (rates see noise with both); rounded: "
         "all see y and z as they are coded, and the analysis transforms stay as they are: the "
@@ -206,7 +239,9 @@ SETTINGS = (
     ),
     Setting("seed", seed, 1, "of weights, crops and noise"),
     Setting(
-        *("init_from", str, None),
+        "init_from",
+        str,
+        None,
         "start from the weights of a model, by its name or folder, of a run's folder, or of a "
         "checkpoint prefix, where names and shapes agree; a gllmm model that starts from a gmm "
         "one, or a model that starts from one with fewer channels, first makes the same pictures",
@@ -216,11 +251,15 @@ SETTINGS = (
 OPTIONS = (
     Setting("valid_every", count, 2000, "steps between validations; one takes seconds"),
     Setting(
-        *("save_minutes", not_negative, 10.0),
+        "save_minutes",
+        not_negative,
+        10.0,
         "minutes between checkpoints: what a power cut can cost",
     ),
     Setting(
-        *("cache_mib", whole, 4096),
+        "cache_mib",
+        whole,
+        4096,
         "memory for decoded images in MiB; what does not fit is decoded again for every crop",
     ),
     Setting("threads", threads, 0, "threads of TensorFlow; 0 for one for each core"),
@@ -334,38 +373,6 @@ def changed_data(recorded, data):
         f"Other photographs than at the last start ({were}; now {now}): the run goes on, but not "
         "bit by bit as it would have, and its validation losses may not compare with those before."
     )
-
-
-def fraction_done(settings, step, seconds):
-    """Share of the training that is done after so many steps and seconds."""
-    if settings["steps"] is not None:
-        return step / settings["steps"]
-    return seconds / (3600 * settings["hours"])
-
-
-def lmbda_at(settings, fraction):
-    """The weight of the distortion after this share of the training.
-
-    From ``lmbda_start``, where it is given, it falls exponentially to ``lmbda``. A channel of y
-    costs bits before the synthesis knows what to do with it; while distortion is nearly all that
-    counts it gets the time to become useful (models/EXPERIMENTS.md, Latents).
-    """
-    start, end = settings["lmbda_start"] or settings["lmbda"], settings["lmbda"]
-    return end * (start / end) ** max(0.0, 1 - fraction / LMBDA_FALLS_UNTIL)
-
-
-def stages(settings):
-    """The parts of a training with crops of one size.
-
-    Returns:
-      List of (share of the training at which the part ends, settings of the part). In the last
-      fifth crops may be larger, and so many fewer in a step that its pixels stay about the same.
-    """
-    patch, final, batch = (settings[key] for key in ("patch", "final_patch", "batch"))
-    if final in (None, patch):
-        return [(1.0, settings)]
-    fewer = max(1, round(batch * patch**2 / final**2))
-    return [(LAST_FROM, settings), (1.0, {**settings, "patch": final, "batch": fewer})]
 
 
 def markdown_table():

@@ -7,7 +7,6 @@ that the path of a run does not depend on the number of replicas, but for roundi
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -15,12 +14,10 @@ import tensorflow.compat.v1 as tf
 from pictures.metrics import PEAK
 from training.losses import Losses, training_losses
 from training.placement import SINGLE
-from training.settings import LAST_FROM
 from training.soap import SOAP
 from variables import rdft_kernel_shape
 
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
-STEP_FACTOR = 0.1  # of the step schedule in the last fifth
 
 
 class TrainingGraph(NamedTuple):
@@ -84,27 +81,6 @@ def make_optimizer(name, learning_rate, variables):
         return tf.train.AdamOptimizer(learning_rate)
     shapes = factor_shapes(variables)
     return SOAP(learning_rate, lambda v: shapes.get(v.op.name))
-
-
-def schedule(name, fraction, step, warmup):
-    """Factor on the peak learning rate.
-
-    Args:
-      name: "constant", "cosine" (falls to 0), "step" (a tenth in the last fifth, as in the papers)
-        or "cooldown" (falls to 0 in the last fifth by 1 - sqrt: Haegele et al., NeurIPS 2024,
-        arXiv 2405.18392, section 3).
-      fraction: share of the training that is done, 0 to 1.
-      step: steps done.
-      warmup: steps of the linear rise.
-    """
-    rise = min(1.0, (step + 1) / max(warmup, 1))
-    if name == "cosine":
-        return rise * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
-    if name == "constant" or fraction < LAST_FROM:
-        return rise
-    if name == "step":
-        return rise * STEP_FACTOR
-    return rise * (1 - math.sqrt(min(1.0, (fraction - LAST_FROM) / (1 - LAST_FROM))))
 
 
 def _averages_of(variables):

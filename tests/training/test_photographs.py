@@ -66,6 +66,8 @@ def test_hold_out_depends_on_names_only(tmp_path):
     assert len(held) == 5 and sorted(kept + held) == sorted(paths)
     again = hold_out([p.parent / "elsewhere" / p.name for p in paths[::-1]])[1]
     assert [p.name for p in again] == [p.name for p in held]
+    odd = [tmp_path / f"{i}-\udcff.png" for i in range(8)]  # names that are no UTF-8
+    assert len(hold_out(odd)[1]) == 1 and len(digest(odd)) == 16
 
 
 def test_links_are_followed_once_and_without_loops(folder, tmp_path):

@@ -49,7 +49,7 @@ def test_export_restores_as_a_model(finished):
 def test_export_again_gives_the_same_model(finished, folder):
     again = finished / "again"
     options = ["--name", "tiny", "--runs", finished / "runs", "--export"]
-    assert run_train(*[*options, "--to", str(again)]) == 0
+    assert run_train(*options, "--to", str(again)) == 0
     first = models.load_folder(finished / "models" / "tiny")
     assert models.load_folder(again).fingerprint == first.fingerprint
 
@@ -62,7 +62,7 @@ def test_export_tells_nothing_of_steps_after_the_checkpoint(finished, tmp_path):
         last = path.read_text().splitlines()[-1]
         path.write_text(path.read_text() + last.replace("6,", "7,", 1) + "\n")
     options = ["--name", "tiny", "--runs", str(tmp_path / "runs"), "--export"]
-    assert run_train(*[*options, "--to", str(tmp_path / "again")]) == 0
+    assert run_train(*options, "--to", str(tmp_path / "again")) == 0
     assert models.load_folder(tmp_path / "again").config["validation"]["step"] == 6
     for name in ("log.csv", "log.png"):
         first = finished / "models" / "tiny" / name
@@ -312,17 +312,17 @@ def test_the_best_weights_are_kept_and_exported(large, tmp_path, monkeypatch, ca
     folder = runs / "tiny"
     assert [p.name for p in sorted(folder.glob("best-*.index"))] == ["best-2.index"]
     export = ["--name", "tiny", "--runs", str(runs), "--export"]
-    assert run_train(*[*export, "--best", "--to", str(tmp_path / "best")]) == 0
+    assert run_train(*export, "--best", "--to", str(tmp_path / "best")) == 0
     best = models.load_folder(tmp_path / "best")
     newest = models.load_folder(tmp_path / "models" / "tiny")
     assert (best.config["steps"], newest.config["steps"]) == (2, 4)
     assert best.config["validation"]["loss"] == 3.0
     assert best.fingerprint != newest.fingerprint
-    assert run_train(*[*export[:-1], "--best", "--data", str(large)]) == 2
+    assert run_train(*export[:-1], "--best", "--data", str(large)) == 2
     assert "--best chooses what to export" in capsys.readouterr().err
     check_tensorboard(folder / "tensorboard")
     (folder / "best.json").unlink()
-    assert run_train(*[*export, "--best", "--to", str(tmp_path / "best")]) == 2
+    assert run_train(*export, "--best", "--to", str(tmp_path / "best")) == 2
     assert "holds no best checkpoint" in capsys.readouterr().err
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import train
@@ -47,15 +46,6 @@ def test_the_default_learning_rate_is_lower_for_trained_weights(optimizer):
     assert rate() == settings.LEARNING_RATES[optimizer]
     assert rate(init_from="m") == settings.INIT_FROM_RATES[optimizer] < rate()
     assert rate(init_from="m", learning_rate=1e-2) == rate(learning_rate=1e-2) == 1e-2
-
-
-def test_lambda_falls_from_its_start_and_then_stays():
-    falling = settings.resolve({"steps": 100, "lmbda": 0.03, "lmbda_start": 0.48}, None)
-    until = settings.LMBDA_FALLS_UNTIL
-    lambdas = [settings.lmbda_at(falling, f * until) for f in (0, 0.5, 0.75, 1, 1.1)]
-    np.testing.assert_allclose(lambdas, [0.48, 0.12, 0.06, 0.03, 0.03])
-    constant = settings.resolve({"steps": 100, "lmbda": 0.03}, None)
-    assert {settings.lmbda_at(constant, f) for f in (0, 0.1, 1)} == {0.03}
 
 
 def test_settings_younger_than_a_record_are_what_that_run_did():

@@ -1,4 +1,4 @@
-"""The training step on tiny models: schedules, falling losses, refused steps, SOAP's factors."""
+"""The training step on tiny models: falling losses, refused steps, SOAP's factors."""
 
 import numpy as np
 import pytest
@@ -9,19 +9,7 @@ import layers
 import network
 from architecture import Architecture
 from training.losses import Losses
-from training.step import build_training, factor_shapes, schedule
-
-
-def test_schedules():
-    assert schedule("constant", 0.9, 1000, 300) == 1
-    assert schedule("cosine", 0.0, 149, 300) == 0.5
-    assert schedule("cosine", 0.5, 1000, 300) == pytest.approx(0.5)
-    assert schedule("cosine", 1.0, 1000, 300) == pytest.approx(0, abs=1e-12)
-    assert schedule("step", 0.79, 1000, 300) == 1
-    assert schedule("step", 0.8, 1000, 300) == 0.1
-    assert schedule("cooldown", 0.8, 1000, 300) == 1
-    assert schedule("cooldown", 0.85, 1000, 300) == pytest.approx(0.5)
-    assert schedule("cooldown", 1.2, 1000, 300) == 0
+from training.step import build_training, factor_shapes
 
 
 def training(family, optimizer, precision, metric="mse", batch=2, patch=64):
