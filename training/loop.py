@@ -198,13 +198,13 @@ class Loop:
         """A step and what is due after it."""
         values = self._one_step(self._batches.next())
         now = time.monotonic()
-        if self._signals.was_suspended():
-            self._restart_clock(now)
-        self.seconds, self._clock = self.seconds + now - self._clock, now
         self._refused_in_a_row = 0 if values else self._refused_in_a_row + 1
         if values:
             self._averages.add(values)
-        elif self._refused_in_a_row >= REFUSALS_IN_A_ROW:
+        if self._signals.was_suspended():  # then nobody knows how long this step took
+            self._restart_clock(now)
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        if self._refused_in_a_row >= REFUSALS_IN_A_ROW:
             raise TrainingStopped(
                 f"{self._refused_in_a_row} steps in a row were not finite, {self._suspect} first; "
                 "the last checkpoint is kept. A lower --learning-rate may help."
