@@ -23,9 +23,9 @@ from cli import errors as cli_errors
 from cli import options
 from evaluation import complexity
 from layers import session_config
-from training import graph as training_graph
 from training.precision import convolution_seconds
-from training.settings import DEFAULTS
+from training.settings import DEFAULTS, OPTIMIZERS, PRECISIONS
+from training.step import build_training
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}
 PEAK_SIDES, PEAK_BATCH = (32, 64, 128), 8  # of the peak's images
@@ -43,13 +43,13 @@ def median_seconds(run, repeats, first=2):
     return statistics.median(times[first:])
 
 
-def convolution_peak(num_filters, dtype):
+def convolution_peak(num_filters, precision):
     """Floating-point operations a second of the fastest 3x3 convolution with its gradients."""
     best = 0.0
     for side in PEAK_SIDES:
-        seconds = convolution_seconds(dtype, num_filters, side, PEAK_BATCH, repeats=10)
+        seconds = convolution_seconds([precision], num_filters, side, PEAK_BATCH, repeats=10)
         flops = 2 * 9 * num_filters**2 * PEAK_BATCH * side**2 * GRADIENTS
-        best = max(best, flops / seconds)
+        best = max(best, flops / seconds[precision])
     return best
 
 
@@ -58,7 +58,7 @@ def measure(settings, repeats, profile):
     keys = ("lmbda", "metric", "precision", "optimizer", "seed", "batch", "patch", "average")
     with tf.Graph().as_default():
         tf.set_random_seed(1)
-        graph = training_graph.build_training(
+        graph = build_training(
             architecture=Architecture.of(settings), **{key: settings[key] for key in keys}
         )
         shape = (settings["batch"], settings["patch"], settings["patch"], 3)
@@ -71,7 +71,7 @@ def measure(settings, repeats, profile):
 
             def step(**options):
                 feed[graph.step] = next(steps)
-                session.run([graph.train, graph.losses], feed, **options)
+                session.run([graph.train, graph.losses.given()], feed, **options)
 
             # SOAP refreshes its bases in turns of ten steps.
             seconds = median_seconds(step, repeats, first=12)
@@ -105,7 +105,7 @@ def rows(args):
     for n in args.filters:
         macs = sum(m for _, m in complexity.count(Architecture(args.family, n)).values())
         for precision in args.precisions:
-            peak = convolution_peak(n, tf.as_dtype(precision))
+            peak = convolution_peak(n, precision)
             print(f"\nN = {n}, {precision}: convolution peak {peak / 1e9:.0f} GFLOP/s", flush=True)
             for optimizer in args.optimizers:
                 settings = {**DEFAULTS, "num_filters": n, "family": args.family}
@@ -121,9 +121,8 @@ def main():
     parser = options.parser_for(__doc__)
     parser.add_argument("--family", choices=FAMILIES, default="gmm")
     parser.add_argument("--filters", type=options.count, nargs="+", default=[64], metavar="N")
-    precisions, optimizers = training_graph.PRECISIONS, training_graph.OPTIMIZERS
-    parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
-    parser.add_argument("--optimizers", nargs="+", choices=optimizers, default=optimizers)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=OPTIMIZERS)
     parser.add_argument("--repeats", type=options.count, default=30, help="steps (default: 30)")
     parser.add_argument("--profile", action="store_true", help="time by kind of operation")
     args = parser.parse_args()

@@ -1,18 +1,124 @@
-"""The checkpoints of a run: the newest ones to go on from, and the best weights to export."""
+"""What a run keeps in ``runs/NAME`` to go on from, and how starting weights are found.
+
+Checkpoints with the optimiser's state (``step-N.*``), the weights that were best on the validation
+images (``best-N.*``), and records as JSON.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
+from cli.outputs import atomic_write
+from coding import models
 from errors import GlicError
-from training import export as models_io
-from training.graph import AVERAGE_SCOPE
+from training.step import AVERAGE_SCOPE
 
 KEPT = 2  # newest checkpoints
 _SCOPE = "progress"
 _PROGRESS = {"step": tf.int64, "seconds": tf.float64, "refused": tf.int64, "norm": tf.float64}
+BEST_RECORD = "best.json"  # the validation of the best checkpoint
+
+
+def write_json(path, record):
+    """Writes a dict as readable JSON; the file holds all of it or what it held before."""
+    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_json(path):
+    """Reads what ``write_json`` wrote. Raises GlicError where it is damaged."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(record, dict):
+            return record
+        error = f"an object expected, got {type(record).__name__}"
+    except ValueError as problem:
+        error = problem
+    raise GlicError(f"{path} is damaged ({error}); restore it or start a new run.")
+
+
+def latest_checkpoint(run):
+    """Prefix of the newest checkpoint of a run folder, or None."""
+    state = tf.train.get_checkpoint_state(str(run))
+    for path in reversed(state.all_model_checkpoint_paths if state else ()):
+        prefix = Path(run) / Path(path).name
+        if Path(f"{prefix}.index").is_file():
+            return str(prefix)
+    return None
+
+
+def best_checkpoint(run):
+    """(Prefix, row of valid.csv as a dict) of a run's best checkpoint; (None, None) without one."""
+    record = Path(run) / BEST_RECORD
+    if not record.is_file():
+        return None, None
+    row = read_json(record)
+    prefix = Path(run) / f"best-{row['step']:.0f}"
+    return (str(prefix), row) if Path(f"{prefix}.index").is_file() else (None, None)
+
+
+def progress_in(checkpoint):
+    """(Steps, seconds) that a training checkpoint has been trained for."""
+    reader = tf.train.load_checkpoint(checkpoint)
+    return int(reader.get_tensor("progress/step")), float(reader.get_tensor("progress/seconds"))
+
+
+def start_path(source):
+    """The path that a starting point stands for: a model's name for its folder in models/."""
+    named = models.MODELS_DIR / source
+    return named if named.is_dir() else Path(source)
+
+
+def checkpoint_prefix(source):
+    """Prefix of a checkpoint given as such, as a model's name, a model folder or a run folder.
+
+    Raises:
+      GlicError: there is none.
+    """
+    path = start_path(source)
+    if Path(f"{path}.index").is_file():
+        return str(path)
+    for name in (models.CHECKPOINT_PREFIX, f"{models.CHECKPOINT_PREFIX}-0"):
+        if (path / f"{name}.index").is_file():
+            return str(path / name)
+    found = latest_checkpoint(path) if path.is_dir() else None
+    if found is None:
+        raise GlicError(
+            f"{path} is neither a checkpoint prefix nor a folder with a model; expected a path "
+            f"such as runs/NAME or path/model-0 (without .index), or a model in "
+            f"{models.MODELS_DIR}: {', '.join(models.available(models.MODELS_DIR)) or 'none'}."
+        )
+    return found
+
+
+def reason(error):
+    """The part of an error, TensorFlow's or the system's, that says what happened, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.lstrip("= ") for line in lines if line and line != "Graph execution error:"]
+    lines = list(filter(None, lines))
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+def set_variables(session, variables, values):
+    """Sets variables, without adding to the graph, in one call: each call plans the graph anew."""
+    starts = [variable.initializer.inputs[1] for variable in variables]
+    session.run([v.initializer for v in variables], dict(zip(starts, values)))
+
+
+class WeightReader:
+    """Tensors of a training checkpoint by name: a weight's moving average where there is one."""
+
+    def __init__(self, checkpoint):
+        self._reader = tf.train.load_checkpoint(checkpoint)
+        self.names = self._reader.get_variable_to_shape_map()
+
+    def get_tensor(self, name):
+        """NumPy array of a variable."""
+        average = f"{AVERAGE_SCOPE}/{name}"
+        return self._reader.get_tensor(average if average in self.names else name)
 
 
 class Checkpoints:
@@ -77,12 +183,12 @@ class Checkpoints:
         prefix, step = str(self._folder / kind), progress["step"]
         try:
             variables = [self._progress[name] for name in progress]
-            models_io.set_variables(session, variables, progress.values())
+            set_variables(session, variables, progress.values())
             with self._graph.as_default():
                 saver.save(session, prefix, step, write_meta_graph=False, **options)
         except (tf.errors.OpError, OSError, ValueError) as error:
             self._remove(f"{kind}-{step}.*")
-            return str(error).strip().splitlines()[0]
+            return reason(error)
         return None
 
     def _remove(self, pattern, keep=None):
@@ -93,14 +199,14 @@ class Checkpoints:
 
     def keep_if_best(self, session, progress, row):
         """Saves the weights if no validation before (a dict like a row of valid.csv) was better."""
-        best = models_io.best_checkpoint(self._folder)[1]
+        best = best_checkpoint(self._folder)[1]
         if best and best["loss"] <= row["loss"]:
             return
         error = self._save(session, progress, self._best_saver, "best", write_state=False)
         if not error:
             try:
                 # In this order, so that the record always names a whole checkpoint.
-                models_io.write_json(self._folder / models_io.BEST_RECORD, row)
+                write_json(self._folder / BEST_RECORD, row)
             except OSError as problem:
                 error = str(problem)
                 self._remove(f"best-{progress['step']}.*")

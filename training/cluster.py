@@ -1,10 +1,6 @@
-"""Where a training step is computed: one device, the GPUs of one machine, or several machines.
+"""Training on several machines: their tasks, and the options that start them.
 
-Synchronous replicas: the batch of a step is cut into equal parts, every replica computes the
-gradients of one, and their mean updates the weights once. Crops, noise and schedule are those of a
-single device, so that what is learned does not depend on the number of replicas.
-
-Several machines use TensorFlow's distributed runtime, with a process for each task: one parameter
+The machines use TensorFlow's distributed runtime, with a process for each task: one parameter
 server, which holds the weights and the optimiser's state, and workers. Worker 0, the chief, runs
 the loop: it reads the images, feeds each step, logs, and writes checkpoints. All others only serve,
 and leave when the chief says that the training is complete. A worker that is lost is waited for.
@@ -16,11 +12,12 @@ import re
 import socket
 import threading
 import time
-from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from cli.options import whole
 from errors import GlicError
+from training.placement import Placement
 
 JOBS = ("ps", "worker")
 OPTIONS = ("ps_hosts", "worker_hosts", "job_name", "task_index")
@@ -28,50 +25,6 @@ PROBE_SECONDS = 1.0  # between two looks for what is missing, and for a signal
 # A machine that loses its power closes no connection; a step that takes longer counts as lost.
 STEP_TIMEOUT = 600  # seconds
 _ADDRESS = re.compile(r"(?P<host>[^\s:,]+):(?P<port>\d{1,5})")
-_VARIABLE_OPS = ("VarHandleOp", "VarIsInitializedOp", "AssignVariableOp", "ReadVariableOp")
-
-
-class Placement(NamedTuple):
-    """The devices of a training graph, by TensorFlow's names; "" leaves the choice to it.
-
-    Attributes:
-      replicas: one device for each; they share a step's batch.
-      home: where the weights and the optimiser's state live and are updated.
-      host: where images enter and checkpoints leave.
-    """
-
-    replicas: tuple
-    home: str
-    host: str
-
-    def setter(self, replica):
-        """What ``tf.device`` takes to put variables at home and all else on a replica."""
-        if replica == self.home:
-            return replica
-        return lambda op: self.home if op.type in _VARIABLE_OPS else replica
-
-
-SINGLE = Placement(("",), "", "")
-
-
-def local_placement(batch, gpus, report=print):
-    """Shares a step out among the GPUs of this machine, as far as the batch allows.
-
-    Args:
-      batch: crops in a step.
-      gpus: number of GPUs.
-      report: called with a line to print where some stay idle.
-    """
-    used = max([n for n in range(1, gpus + 1) if batch % n == 0], default=1)
-    if used < gpus:
-        report(
-            f"{used} of {gpus} GPUs are used, as a step's {batch} crops are shared out evenly; "
-            f"a --batch that is a multiple of {gpus} uses all."
-        )
-    if used == 1:
-        return SINGLE
-    replicas = tuple(f"/device:GPU:{i}" for i in range(used))
-    return Placement(replicas, replicas[0], "")
 
 
 def cluster_placement(devices, batch):
@@ -117,7 +70,7 @@ def add_options(parser):
         "their GPUs, or CPUs",
     )
     group.add_argument("--job-name", choices=JOBS, help="what this process is")
-    group.add_argument("--task-index", type=int, metavar="I", help="which of them, from 0")
+    group.add_argument("--task-index", type=whole, metavar="I", help="which of them, from 0")
 
 
 def _addresses(option, text):
@@ -150,7 +103,7 @@ def cluster_from(args):
     if len({*ps, *workers}) < 1 + len(workers):
         raise GlicError("An address of its own expected for each task, got one twice.")
     count = len(ps if args.job_name == "ps" else workers)
-    if not 0 <= args.task_index < count:
+    if args.task_index >= count:
         raise GlicError(
             f"--task-index: 0 to {count - 1} expected for {args.job_name}, got {args.task_index}."
         )
@@ -204,9 +157,11 @@ class Cluster:
             flush=True,
         )
         told = threading.Event()
-        threading.Thread(target=self._await_leave, args=(told,), daemon=True).start()
+        thread = threading.Thread(target=self._await_leave, args=(told,), daemon=True)
+        thread.start()
         while not told.wait(PROBE_SECONDS):  # in parts, so that signals are handled
             pass
+        thread.join()  # a thread that is still in TensorFlow at the end aborts the process
         print("The training is complete.", flush=True)
 
     def _await_leave(self, told):

@@ -1,18 +1,13 @@
-"""Model folders and training checkpoints on disk.
+"""A checkpoint of a training as a model: what coding needs and nothing else, in a folder.
 
-A run keeps everything in ``runs/NAME``: checkpoints with the optimiser's state (``step-N.*``), the
-settings, the logs, and the weights that were best on the validation images (``best-N.*``). An
-export, ``models/NAME``, is what coding needs and nothing else:
-
-    model.index, model.data-*   TF 1.x Saver checkpoint under the authors' variable names
-    config.json                 what the model is and how it was made
-    log.csv, log.png            the training log, thinned, and a plot of it
+model.index, model.data-*   TF 1.x Saver checkpoint under the authors' variable names
+config.json                 what the model is and how it was made
+log.csv, log.png            the training log, thinned, and a plot of it
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import secrets
 import shutil
@@ -23,93 +18,13 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import network
 from architecture import Architecture
-from cli.outputs import atomic_write
 from coding import models
 from errors import GlicError
-from training.graph import AVERAGE_SCOPE
-from training.log import columns_of, plot_run
+from training.checkpoints import WeightReader, set_variables, write_json
+from training.log import plot_run
 from variables import PRIOR_SCOPE
 
 LOG_ROWS = 500  # of an exported log
-BEST_RECORD = "best.json"  # in a run's folder: the validation of its best checkpoint
-
-
-def write_json(path, record):
-    """Writes a dict as readable JSON; the file holds all of it or what it held before."""
-    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def read_json(path):
-    """Reads what ``write_json`` wrote. Raises GlicError where it is damaged."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GlicError(f"{path} is damaged ({error}); restore it or start a new run.") from None
-
-
-def latest_checkpoint(run):
-    """Prefix of the newest checkpoint of a run folder, or None."""
-    state = tf.train.get_checkpoint_state(str(run))
-    for path in reversed(state.all_model_checkpoint_paths if state else ()):
-        prefix = Path(run) / Path(path).name
-        if Path(f"{prefix}.index").is_file():
-            return str(prefix)
-    return None
-
-
-def best_checkpoint(run):
-    """(Prefix, row of valid.csv as a dict) of a run's best checkpoint; (None, None) without one."""
-    record = Path(run) / BEST_RECORD
-    if not record.is_file():
-        return None, None
-    row = read_json(record)
-    prefix = Path(run) / f"best-{row['step']:.0f}"
-    return (str(prefix), row) if Path(f"{prefix}.index").is_file() else (None, None)
-
-
-def progress_in(checkpoint):
-    """(Steps, seconds) that a training checkpoint has been trained for."""
-    reader = tf.train.load_checkpoint(checkpoint)
-    return int(reader.get_tensor("progress/step")), float(reader.get_tensor("progress/seconds"))
-
-
-def checkpoint_prefix(path):
-    """Prefix of a checkpoint given as such, as a model folder or as a run folder.
-
-    Raises:
-      GlicError: there is none.
-    """
-    if Path(f"{path}.index").is_file():
-        return str(path)
-    for name in (models.CHECKPOINT_PREFIX, f"{models.CHECKPOINT_PREFIX}-0"):
-        if (Path(path) / f"{name}.index").is_file():
-            return str(Path(path) / name)
-    found = latest_checkpoint(path) if Path(path).is_dir() else None
-    if found is None:
-        raise GlicError(
-            f"{path} is neither a checkpoint prefix nor a folder with a model; expected a path "
-            "such as models/NAME or path/model-0 (without .index)."
-        )
-    return found
-
-
-def set_variables(session, variables, values):
-    """Sets variables, without adding to the graph, in one call: each call plans the graph anew."""
-    starts = [variable.initializer.inputs[1] for variable in variables]
-    session.run([v.initializer for v in variables], dict(zip(starts, values)))
-
-
-class WeightReader:
-    """Tensors of a training checkpoint by name: a weight's moving average where there is one."""
-
-    def __init__(self, checkpoint):
-        self._reader = tf.train.load_checkpoint(checkpoint)
-        self.names = self._reader.get_variable_to_shape_map()
-
-    def get_tensor(self, name):
-        """NumPy array of a variable."""
-        average = f"{AVERAGE_SCOPE}/{name}"
-        return self._reader.get_tensor(average if average in self.names else name)
 
 
 def _prior_arrays(reader):
@@ -154,7 +69,15 @@ def _thin_log(source, target, last_step):
         csv.writer(file, lineterminator="\n").writerows([header, *kept])
 
 
-def export(checkpoint, target, config, log):
+def check_target(target):
+    """Raises GlicError for a folder that an export must not replace: one that holds no model."""
+    target = Path(target)
+    used = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    if used and not (target / models.CONFIG_NAME).is_file():
+        raise GlicError(f"{target} exists and holds no model; give --to a new folder.")
+
+
+def export_model(checkpoint, target, config, log):
     """Writes a model folder; a reader never sees half of one.
 
     Args:
@@ -166,8 +89,10 @@ def export(checkpoint, target, config, log):
         run goes on beyond its checkpoint.
 
     Raises:
-      GlicError: the weights are broken. OSError: the folder cannot be written.
+      GlicError: the weights are broken, or ``target`` is no model's folder.
+      OSError: the folder cannot be written.
     """
+    check_target(target)
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -186,8 +111,3 @@ def export(checkpoint, target, config, log):
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def last_row(path, step):
-    """Last row up to ``step`` of a run's CSV file as a dict of numbers, or None."""
-    return {name: float(values[-1]) for name, values in columns_of(path, step).items()} or None

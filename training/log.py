@@ -38,7 +38,7 @@ class Table:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.reader(file)][1:]
         rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
-        self._path, self._complained = path, False
+        self._path, self._columns, self._complained = path, columns, False
         atomic_write(path, self._text([columns, *rows]))
         self._size, self._pending = path.stat().st_size, b""
 
@@ -48,10 +48,11 @@ class Table:
         csv.writer(buffer, lineterminator="\n").writerows(rows)
         return buffer.getvalue().encode()
 
-    def append(self, *row):
-        """Adds a row; floats get six significant digits."""
-        row = [f"{v:.6g}" if isinstance(v, float) else v for v in row]
-        self._pending += self._text([row])
+    def append(self, row):
+        """Adds a row, a dict by column; floats get six significant digits."""
+        values = [row[column] for column in self._columns]
+        values = [f"{v:.6g}" if isinstance(v, float) else v for v in values]
+        self._pending += self._text([values])
         self._write()
 
     def _write(self):
@@ -79,21 +80,19 @@ class Averages:
     def __init__(self, waited):
         self._start, self._waited, self._rows = time.monotonic(), waited, []
 
-    def add(self, *values):
-        """Adds a step's values."""
+    def add(self, values):
+        """Adds a step's values, a dict of numbers with the same names at each step."""
         self._rows.append(values)
 
     def __len__(self):
         return len(self._rows)
 
     def take(self, waited):
-        """(means, steps per second, share of time spent waiting)."""
+        """(dict of means, steps per second, share of time spent waiting)."""
         seconds = max(time.monotonic() - self._start, 1e-9)
-        return (
-            np.mean(self._rows, axis=0),
-            len(self._rows) / seconds,
-            (waited - self._waited) / seconds,
-        )
+        columns = {name: [row[name] for row in self._rows] for name in self._rows[0]}
+        means = {name: float(np.mean(values, dtype=float)) for name, values in columns.items()}
+        return means, len(self._rows) / seconds, (waited - self._waited) / seconds
 
 
 class Summaries:
@@ -121,12 +120,12 @@ class Summaries:
         self._writer.add_summary(tf.Summary(value=values), step)
         self._writer.flush()
 
-    def scalars(self, group, columns, row):
-        """Adds a table's row, which starts with the step, as ``group/column``."""
+    def scalars(self, group, row, step):
+        """Adds a dict of numbers as ``group/name``."""
         if self._writer:
-            pairs = list(zip(columns, row))[1:]
+            pairs = row.items()
             values = [tf.Summary.Value(tag=f"{group}/{c}", simple_value=v) for c, v in pairs]
-            self._guarded(self._add, values, row[0])
+            self._guarded(self._add, values, step)
 
     def images(self, group, pictures, step):
         """Adds uint8 (H, W, 3) pictures as ``group/0`` and so on."""
@@ -152,6 +151,34 @@ def _image_summary(pixels):
     )
 
 
+class RunLog:
+    """What a run's folder shows of it: log.csv, valid.csv and TensorBoard's event files."""
+
+    def __init__(self, folder, settings, last_step):
+        """Opens them to go on after ``last_step``; ``settings`` are those of the run."""
+        more = MS_SSIM_COLUMNS if settings["metric"] == "ms-ssim" else []
+        lmbda = LMBDA_COLUMNS if settings["lmbda_start"] is not None else []
+        self._columns = {"training": LOG_COLUMNS + more + lmbda, "validation": VALID_COLUMNS + more}
+        self._tables = {
+            group: Table(folder / f"{name}.csv", self._columns[group], last_step)
+            for group, name in (("training", "log"), ("validation", "valid"))
+        }
+        self._summaries = Summaries(folder / "tensorboard", last_step)
+
+    def add(self, group, row, pictures=()):
+        """Adds a row to "training" or "validation", a dict that has all of its columns."""
+        self._tables[group].append(row)
+        shown = {name: row[name] for name in self._columns[group] if name != "step"}
+        self._summaries.scalars(group, shown, row["step"])
+        if pictures:
+            self._summaries.images(group, pictures, row["step"])
+
+    def close(self):
+        """Writes what could not be written before, and closes the files."""
+        for file in (*self._tables.values(), self._summaries):
+            file.close()
+
+
 def columns_of(path, last_step=np.inf):
     """Columns of a run's CSV file up to a step, as dict of name to float array.
 
@@ -164,6 +191,11 @@ def columns_of(path, last_step=np.inf):
     rows = [row for row in rows if len(row) == len(header) and float(row[0]) <= last_step]
     values = np.array(rows, np.float64)
     return dict(zip(header, values.T)) if len(values) else {}
+
+
+def last_row(path, step):
+    """Last row up to ``step`` of a run's CSV file as a dict of numbers, or None."""
+    return {name: float(values[-1]) for name, values in columns_of(path, step).items()} or None
 
 
 def _without_short_rows(columns):

@@ -1,13 +1,15 @@
 """Training photographs: found, decoded, and cropped in the background so that nobody waits.
 
 Images are drawn without replacement, epoch after epoch; every choice (order, place of the crop,
-flips) depends on the seed and the step alone, so that a resumed run sees what it would have seen.
+flips, which crops are synthetic) depends on the seed and the step alone, so that a resumed run sees
+what it would have seen.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import queue
 import threading
@@ -20,6 +22,7 @@ from PIL import Image
 from architecture import STRIDE
 from errors import GlicError
 from pictures import images
+from training import synthetic
 
 HELD_OUT = 16  # images kept for validation where no folder is given for it
 VALID_CROP = 256  # pixels: side of the centre crops for validation
@@ -29,21 +32,37 @@ QUEUED_BATCHES = 8
 def find_images(folder):
     """All files below ``folder`` with a suffix that Pillow reads, sorted by path.
 
+    Links to folders and files are followed; what several paths lead to counts once.
+
     Raises:
       GlicError: the folder is missing or holds no such file.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise GlicError(f"{folder} is not a folder; give one with training images.")
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if Path(name).suffix.lower() in images.IMAGE_SUFFIXES and not name.startswith("."):
-                paths.append(Path(parent) / name)
-    if not paths:
+    paths, seen, waiting = [], set(), [folder]
+    while waiting:  # linked folders come last: a file keeps the path that needs no link
+        for parent, folders, names in os.walk(waiting.pop(0)):
+            known = os.path.realpath(parent) in seen
+            seen.add(os.path.realpath(parent))
+            inner = [] if known else sorted(Path(parent, n) for n in folders if n[0] != ".")
+            waiting += [path for path in inner if path.is_symlink()]
+            folders[:] = [path.name for path in inner if not path.is_symlink()]
+            for path in (Path(parent, name) for name in names if not known and name[0] != "."):
+                if path.suffix.lower() in images.IMAGE_SUFFIXES:
+                    paths.append(path)
+    unique = {}
+    for path in sorted(paths, key=Path.is_symlink):
+        unique.setdefault(os.path.realpath(path), path)
+    if not unique:
         raise GlicError(f"{folder} and its subfolders hold no image; give a folder with images.")
-    return sorted(paths)
+    return sorted(unique.values())
+
+
+def digest(*groups):
+    """16 hexadecimal digits that stand for the names of the files in groups of paths."""
+    names = json.dumps([[path.name for path in paths] for paths in groups])
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
 def hold_out(paths, count=HELD_OUT):
@@ -55,7 +74,7 @@ def hold_out(paths, count=HELD_OUT):
       (training paths, validation paths).
     """
     count = min(count, len(paths) // 8)
-    ranked = sorted(paths, key=lambda p: (hashlib.sha256(p.name.encode()).digest(), str(p)))
+    ranked = sorted(paths, key=lambda p: (hashlib.sha256(os.fsencode(p.name)).digest(), str(p)))
     held = set(ranked[:count])
     return [p for p in paths if p not in held], ranked[:count]
 
@@ -95,7 +114,7 @@ class Photographs:
       cached_bytes: size of what is held in memory.
     """
 
-    def __init__(self, paths, least, cache_bytes, workers, report=print):
+    def __init__(self, paths, least, cache_bytes, workers, report=print, drawn=0.0):
         """Decodes images until ``cache_bytes`` are full and only checks the sizes of the rest.
 
         Args:
@@ -104,11 +123,12 @@ class Photographs:
           cache_bytes: how much to hold in memory.
           workers: decoding threads.
           report: called with a line about each image that cannot be read.
+          drawn: share of the crops that are synthetic, in place of the photographs' turn.
 
         Raises:
           GlicError: no image is usable.
         """
-        self._least, self._report = least, report
+        self._least, self._report, self._drawn = least, report, drawn
         self.too_small, self.unreadable, self.cached_bytes = 0, [], 0
         self.paths, self._pixels = [], []
         self._executor = concurrent.futures.ThreadPoolExecutor(workers)
@@ -191,6 +211,9 @@ class Photographs:
         """The batch of a step: uint8 (size, patch, patch, 3), the same for the same arguments."""
 
         def one(k):
+            rng = np.random.default_rng((seed, 2, step, k))
+            if rng.random() < self._drawn:
+                return synthetic.crop(rng, patch)
             epoch, place = divmod(step * size + k, len(self))
             order = np.random.default_rng((seed, 0, epoch)).permutation(len(self))
             return self._crop(order[place], patch, np.random.default_rng((seed, 1, step, k)))

@@ -3,7 +3,8 @@
 A network that trains on JPEG files learns to code JPEG's blocks. Scaled down by two or more, what
 is left of them is small. Flat pictures (drawings, screenshots, scans) teach little, and pictures
 of a series are counted several times; both are left out. Grey photographs count as flat for their
-at most 256 colours. Every picture left out is named.
+at most 256 colours. Every picture left out is named. Until all is written the folder holds a file
+that says so, and then --prepare makes it anew.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from cli.outputs import atomic_write
 from errors import GlicError
 from pictures import images
-from training import photographs as training_data
+from training.photographs import find_images, read_rgb
 
 FACTOR = 2  # of the reduction, at least
 LONGEST_SIDE = 2048  # pixels: of the result; larger photographs are reduced further
@@ -31,6 +32,8 @@ LEAST_COLOURS = 1000
 HASH_SIDE = 8  # the difference hash has 64 bits
 MOST_DIFFERENT_BITS = 5  # of two hashes that count as the same picture
 WRITTEN = "written"
+UNFINISHED = ".unfinished"  # in the folder until all is written
+LONGEST_STEM = 200  # bytes of a photograph's name that are kept: file systems allow 255 in all
 
 
 def reduced(pixels):
@@ -71,7 +74,7 @@ class Prepared:
     def add(self, path, name):
         """Reads the photograph at ``path``; writes it under ``name`` or says why not."""
         try:
-            pixels = reduced(training_data.read_rgb(path))
+            pixels = reduced(read_rgb(path))
         except images.ImageError as error:
             self._leave_out(path, "unreadable", str(error))
             return
@@ -100,12 +103,28 @@ class Prepared:
         self._report(f"Left out, {reason}: {path} ({detail})")
 
 
+def stem_of(path):
+    """The photograph's name without its suffix, as far as it fits into the name of a file."""
+    return path.stem.encode(errors="ignore")[:LONGEST_STEM].decode(errors="ignore")
+
+
+def _make_folder(out):
+    """Makes the folder, or empties one that was left unfinished."""
+    left = list(out.iterdir()) if out.is_dir() else []
+    if (left and out / UNFINISHED not in left) or (out.exists() and not out.is_dir()):
+        raise GlicError(f"{out} exists and is not an empty folder; give --prepare a new one.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).touch()
+    for path in out.glob("[0-9]*-*.webp"):
+        path.unlink()
+
+
 def prepare(folder, out, report=print):
     """Makes the folder ``out`` of training images, numbered in the order of the paths.
 
     Args:
       folder: photographs, subfolders included.
-      out: folder to make; it must be new or empty.
+      out: folder to make; it must be new, empty, or left by a call that was aborted.
       report: called with each line for the screen.
 
     Returns:
@@ -115,13 +134,12 @@ def prepare(folder, out, report=print):
       GlicError: no photographs, an ``out`` that holds something, or nothing left to write.
       OSError: ``out`` cannot be written.
     """
-    paths, out = training_data.find_images(folder), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise GlicError(f"{out} exists and is not an empty folder; give --prepare a new one.")
-    out.mkdir(parents=True, exist_ok=True)
+    paths, out = find_images(folder), Path(out)
+    _make_folder(out)
     prepared = Prepared(out, report)
     for number, path in enumerate(tqdm(paths, disable=None, unit="image")):
-        prepared.add(path, f"{number:06d}-{path.stem}.webp")
+        prepared.add(path, f"{number:06d}-{stem_of(path)}.webp")
+    (out / UNFINISHED).unlink()
     counts = prepared.counts
     report(f"{len(paths)} images: " + ", ".join(f"{n} {kind}" for kind, n in counts.items()) + ".")
     if not counts[WRITTEN]:

@@ -91,11 +91,6 @@ def _power_iteration(factors, bases):
     return tf.linalg.qr(tf.gather(images, order, axis=2, batch_dims=1))[0], order
 
 
-def _require(condition, message):
-    if not condition:
-        raise ValueError(message)
-
-
 class SOAP(tf.train.Optimizer):
     """SOAP for the variables that `factor_shape` names, Adam for all others; float32.
 
@@ -137,11 +132,13 @@ class SOAP(tf.train.Optimizer):
     ):
         super().__init__(use_locking=False, name=name)
         for label, beta in (("beta1", beta1), ("beta2", beta2), ("shampoo_beta", shampoo_beta)):
-            _require(0 <= beta < 1, f"SOAP: {label} must lie in [0, 1), but is {beta}.")
-        _require(epsilon > 0, f"SOAP: epsilon must be positive, but is {epsilon}.")
+            if not 0 <= beta < 1:
+                raise ValueError(f"SOAP: {label} must lie in [0, 1), but is {beta}.")
+        if not epsilon > 0:
+            raise ValueError(f"SOAP: epsilon must be positive, but is {epsilon}.")
         for label, count in (("refresh_every", refresh_every), ("max_dim", max_dim)):
-            valid = isinstance(count, int) and count >= 1
-            _require(valid, f"SOAP: {label} must be a whole number from 1 up, but is {count}.")
+            if not (isinstance(count, int) and count >= 1):
+                raise ValueError(f"SOAP: {label} must be a whole number from 1 up, but is {count}.")
         self._learning_rate, self._factor_shape = learning_rate, factor_shape
         self._beta1, self._beta2, self._shampoo_beta = beta1, beta2, shampoo_beta
         self._epsilon, self._refresh_every, self._max_dim = epsilon, refresh_every, max_dim
@@ -154,7 +151,10 @@ class SOAP(tf.train.Optimizer):
         `name` is the name scope of the op. Raises ValueError (see the class).
         """
         pairs = [(tf.convert_to_tensor(g), v) for g, v in grads_and_vars if g is not None]
-        _require(pairs, "SOAP: no gradient to apply; check that the loss depends on variables.")
+        if not pairs:
+            raise ValueError(
+                "SOAP: no gradient to apply; check that the loss depends on variables."
+            )
         shapes = [self._tensor_shape(var) for _, var in pairs]
         plain = [pair for pair, shape in zip(pairs, shapes) if not shape]
         with tf.name_scope(name or self._name):
@@ -173,16 +173,16 @@ class SOAP(tf.train.Optimizer):
 
     def _tensor_shape(self, var):
         """Shape that a variable is factored in, without dimensions of size 1; () for plain Adam."""
-        _require(
-            hasattr(var, "handle") and var.dtype.base_dtype == tf.float32,
-            f"SOAP: {var.op.name} must be a float32 resource variable (use_resource=True).",
-        )
+        if not (hasattr(var, "handle") and var.dtype.base_dtype == tf.float32):
+            raise ValueError(
+                f"SOAP: {var.op.name} must be a float32 resource variable (use_resource=True)."
+            )
         shape = tuple(self._factor_shape(var) or ())
-        _require(
-            not shape or math.prod(shape) == var.shape.num_elements(),
-            f"SOAP: the factor shape {shape} of {var.op.name} must have as many elements as the "
-            f"variable, whose shape is {tuple(var.shape.as_list())}.",
-        )
+        if shape and math.prod(shape) != var.shape.num_elements():
+            raise ValueError(
+                f"SOAP: the factor shape {shape} of {var.op.name} must have as many elements as "
+                f"the variable, whose shape is {tuple(var.shape.as_list())}."
+            )
         rotated = any(1 < size <= self._max_dim for size in shape)
         return tuple(size for size in shape if size != 1) if rotated else ()
 
@@ -214,8 +214,8 @@ class SOAP(tf.train.Optimizer):
         with tf.init_scope(), tf.name_scope(None):  # outside of any tf.cond of the caller
             path = f"{self._name}/{key}"
             state = self._create_non_slot_variable(tf.zeros(shape, dtype), path, anchor)
-        same = tuple(state.shape.as_list()) == shape
-        _require(same, "SOAP: an optimizer must always be given the same variables.")
+        if tuple(state.shape.as_list()) != shape:
+            raise ValueError("SOAP: an optimizer must always be given the same variables.")
         return state
 
     def _create_slots(self, var_list):

@@ -1,6 +1,6 @@
 """Starting weights from another model: one like it, a narrower one, or a gmm model for a gllmm one.
 
-How a model with fewer channels becomes one with more is in training_widen.py.
+How a model with fewer channels becomes one with more is in widen.py.
 
 A gllmm model that starts from a gmm one computes what the gmm model computes. With r = t + f(t) the
 residual block of gmm, the concatenated block of gllmm (Fu et al., figure 6) is
@@ -25,8 +25,8 @@ import numpy as np
 
 from errors import GlicError
 from gmm_entropy import COMPONENTS, DISTRIBUTIONS
-from training import export as models_io
-from training import widen as training_widen
+from training import widen
+from training.checkpoints import WeightReader, checkpoint_prefix, set_variables
 
 FAMILY_MARK = "analysis/Block_1_layer_2_1/signal_conv2d/kernel_rdft"  # in gllmm only
 # What scale has the standard deviation of a Gaussian with scale 1.
@@ -105,13 +105,13 @@ def check_start(path, architecture):
     """Raises GlicError unless a new model can start from the checkpoint at ``path``.
 
     Args:
-      path: see ``models_io.checkpoint_prefix``.
+      path: see ``checkpoints.checkpoint_prefix``.
       architecture: ``Architecture`` of the new model.
     """
-    shapes = models_io.WeightReader(models_io.checkpoint_prefix(path)).names
+    shapes = WeightReader(checkpoint_prefix(path)).names
     same_family = (architecture.family == "gllmm") == (FAMILY_MARK in shapes)
     wide = architecture.num_filters, architecture.num_latents
-    _check_channels(path, training_widen.channels(shapes), wide, same_family)
+    _check_channels(path, widen.channels(shapes), wide, same_family)
 
 
 def _described(filters, latents):
@@ -124,7 +124,7 @@ def _check_channels(path, narrow, wide, same_family):
     if narrow is None or narrow == wide:
         return
     try:
-        training_widen.growth(narrow, wide)
+        widen.growth(narrow, wide)
         if same_family:
             return
         advice = f"train a gmm model of {_described(*wide)} from it first, and start from that"
@@ -139,7 +139,7 @@ def transfer(session, variables, path):
     Args:
       session: session in which the variables are initialised.
       variables: those of the model.
-      path: see ``models_io.checkpoint_prefix``.
+      path: see ``checkpoints.checkpoint_prefix``.
 
     Returns:
       Names taken as they are; names adapted from gmm to gllmm or from fewer channels; names left as
@@ -149,13 +149,13 @@ def transfer(session, variables, path):
       GlicError: there is no checkpoint, nothing in it fits, it has more channels, or it has fewer
         and is of the other family.
     """
-    reader = models_io.WeightReader(models_io.checkpoint_prefix(path))
+    reader = WeightReader(checkpoint_prefix(path))
     is_gllmm = any(v.op.name == FAMILY_MARK for v in variables)
     same_family = is_gllmm == (FAMILY_MARK in reader.names)
     initials = session.run({v.op.name: v.read_value() for v in variables})
     wide = {name: initial.shape for name, initial in initials.items()}
     narrow = {name: tuple(shape) for name, shape in reader.names.items()}
-    channels = [training_widen.channels(shapes) for shapes in (narrow, wide)]
+    channels = [widen.channels(shapes) for shapes in (narrow, wide)]
     _check_channels(path, *channels, same_family)
     values, taken, adapted = {}, [], []
     for name, initial in initials.items():
@@ -163,7 +163,7 @@ def transfer(session, variables, path):
         found = reader.get_tensor(source) if source in reader.names else None
         value = found if found is not None and found.shape == initial.shape else None
         if value is None and found is not None and channels[0] not in (None, channels[1]):
-            value = training_widen.widened(name, found, initial, narrow, wide)
+            value = widen.widened(name, found, initial, narrow, wide)
         if is_gllmm and not same_family:
             value = _gllmm_value(name, found, initial)
         if value is not None:
@@ -179,5 +179,5 @@ def transfer(session, variables, path):
             values[name] = np.zeros_like(initials[name])
             adapted.append(name)
     chosen = [v for v in variables if v.op.name in values]
-    models_io.set_variables(session, chosen, [values[v.op.name] for v in chosen])
+    set_variables(session, chosen, [values[v.op.name] for v in chosen])
     return taken, adapted, [name for name in initials if name not in values]

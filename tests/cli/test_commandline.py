@@ -209,7 +209,7 @@ def test_effort_writes_an_ordinary_file_and_says_what_it_gained(folder, run_here
 @pytest.mark.parametrize("arguments", [["--help"], ["no-such-file"]])
 def test_what_codes_nothing_imports_no_tensorflow(script, arguments):
     check = (
-        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "import os, runpy, sys; sys.argv, os._exit = sys.argv[1:], sys.exit\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally: print({'tensorflow', 'scipy'} & set(sys.modules))"
     )

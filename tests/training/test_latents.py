@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import reference_decoder
-from test_train import command, folder, photograph, quick_sessions  # noqa: F401
+from tiny_training import command, photograph
 
 from architecture import Architecture, ArchitectureError
 from codec import Codec
@@ -17,7 +17,7 @@ PIXELS = photograph(3, 70, 130)
 
 
 @pytest.fixture(scope="module", params=["gmm", pytest.param("gllmm", marks=pytest.mark.slow)])
-def trained(request, folder, tmp_path_factory):  # noqa: F811
+def trained(request, folder, tmp_path_factory):
     """A folder with a run of three steps and its exported model."""
     base = tmp_path_factory.mktemp("latents")
     options = ["--steps", "3", "--num-latents", str(NUM_LATENTS), "--family", request.param]
@@ -64,7 +64,7 @@ def test_the_search_of_effort_runs(codec):
     assert codec.decompress(result.data).shape == PIXELS.shape
 
 
-def test_other_numbers_of_latents_are_refused(trained, codec, folder, capsys):  # noqa: F811
+def test_other_numbers_of_latents_are_refused(trained, codec, folder, capsys):
     more = ["--steps", "4", "--num-latents"]
     assert command(folder, trained / "runs", *more, "16") == 2
     assert "started with num_latents 24, not 16" in capsys.readouterr().err

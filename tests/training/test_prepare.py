@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from tiny_training import run_train
 
-import train
-from training import photographs as training_data
-from training import prepare as training_prepare
+from training.photographs import find_images, read_rgb
+from training.prepare import Prepared, reduced
 
 
 def scene(seed, height=640, width=720):
@@ -38,7 +38,7 @@ def photos(tmp_path):
 
 def test_prepare_keeps_photographs_and_names_the_rest(photos, tmp_path, capsys):
     out = tmp_path / "out"
-    assert train.main(["--data", str(photos), "--prepare", str(out)]) == 0
+    assert run_train("--data", photos, "--prepare", out) == 0
     said = capsys.readouterr().out
     for kind, name in (
         ("near duplicate", "b.jpg"),
@@ -49,18 +49,16 @@ def test_prepare_keeps_photographs_and_names_the_rest(photos, tmp_path, capsys):
     ):
         assert any(f"Left out, {kind}: " in line and name in line for line in said.splitlines())
     assert "7 images: " in said and "2 written" in said and "2 too small" in said
-    kept = training_data.find_images(out)
+    kept = find_images(out)
     assert [path.name[7:] for path in kept] == ["a.webp", "g.webp"]
-    stored = training_data.read_rgb(kept[0])
+    stored = read_rgb(kept[0])
     assert stored.shape == (320, 360, 3)
-    np.testing.assert_array_equal(
-        stored, training_prepare.reduced(training_data.read_rgb(photos / "a.jpg"))
-    )
+    np.testing.assert_array_equal(stored, reduced(read_rgb(photos / "a.jpg")))
 
 
 def test_prepare_refuses_what_it_would_spoil(photos, tmp_path, capsys):
     def refused(*options):
-        assert train.main(list(options)) == 2
+        assert run_train(*options) == 2
         return capsys.readouterr().err
 
     assert "not an empty folder" in refused("--data", str(photos), "--prepare", str(photos))
@@ -79,4 +77,27 @@ def test_prepare_refuses_what_it_would_spoil(photos, tmp_path, capsys):
 
 
 def test_large_photographs_are_reduced_further():
-    assert training_prepare.reduced(np.zeros((1000, 8192, 3), np.uint8)).shape == (250, 2048, 3)
+    assert reduced(np.zeros((1000, 8192, 3), np.uint8)).shape == (250, 2048, 3)
+
+
+def test_an_aborted_prepare_is_made_again(photos, tmp_path, monkeypatch):
+    """Also one that met a name which, with its number, no file system takes."""
+    (photos / "c.jpg").unlink()
+    long = photos / ("ü" * 120 + ".jpg")  # 244 bytes
+    Image.fromarray(scene(5)).save(long)
+    out, add = tmp_path / "out", Prepared.add
+
+    def killed(self, path, name):
+        if path == long:
+            raise KeyboardInterrupt
+        add(self, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prepared, "add", killed)
+        assert run_train("--data", photos, "--prepare", out) == 130
+    assert [path.name for path in find_images(out)] == ["000000-a.webp", "000003-g.webp"]
+    (photos / "a.jpg").unlink()
+    assert run_train("--data", photos, "--prepare", out) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["000000-b.webp", "000002-g.webp", "000005-" + "ü" * 100 + ".webp"]
+    assert run_train("--data", photos, "--prepare", out) == 2  # it is complete now

@@ -1,32 +1,21 @@
-"""The training step on tiny models: schedules, falling losses, refused steps, SOAP's factors."""
+"""The training step on tiny models: falling losses, refused steps, SOAP's factors."""
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_train import REAL_CONFIG, photograph, quick_sessions  # noqa: F401 (a fixture)
+from tiny_training import REAL_CONFIG, photograph
 
 import layers
 import network
 from architecture import Architecture
-from training import graph as training_graph
-
-
-def test_schedules():
-    assert training_graph.schedule("constant", 0.9, 1000, 300) == 1
-    assert training_graph.schedule("cosine", 0.0, 149, 300) == 0.5
-    assert training_graph.schedule("cosine", 0.5, 1000, 300) == pytest.approx(0.5)
-    assert training_graph.schedule("cosine", 1.0, 1000, 300) == pytest.approx(0, abs=1e-12)
-    assert training_graph.schedule("step", 0.79, 1000, 300) == 1
-    assert training_graph.schedule("step", 0.8, 1000, 300) == 0.1
-    assert training_graph.schedule("cooldown", 0.8, 1000, 300) == 1
-    assert training_graph.schedule("cooldown", 0.85, 1000, 300) == pytest.approx(0.5)
-    assert training_graph.schedule("cooldown", 1.2, 1000, 300) == 0
+from training.losses import Losses
+from training.step import build_training, factor_shapes
 
 
 def training(family, optimizer, precision, metric="mse", batch=2, patch=64):
     """(graph, feed) of a tiny training step on a fixed batch; the feed lacks the step."""
     tf.set_random_seed(1)
-    graph = training_graph.build_training(
+    graph = build_training(
         architecture=Architecture(family, 8),
         lmbda=0.0075 if metric == "mse" else 12.0,
         metric=metric,
@@ -60,10 +49,10 @@ def test_loss_falls_and_similarity_rises_with_ms_ssim(family):
     with tf.Graph().as_default(), tf.Session(config=layers.session_config(1)) as session:
         graph, feed = training(family, "adam", "float32", "ms-ssim", batch=1, patch=192)
         session.run(tf.global_variables_initializer())
-        before = session.run(graph.losses, {**feed, graph.step: 0})
+        before = Losses(**session.run(graph.losses.given(), {**feed, graph.step: 0}))
         for step in range(30):
             session.run(graph.train, {**feed, graph.step: step})
-        after = session.run(graph.losses, {**feed, graph.step: 0})
+        after = Losses(**session.run(graph.losses.given(), {**feed, graph.step: 0}))
     assert after.loss < 0.8 * before.loss
     assert after.ms_ssim > before.ms_ssim + 0.1
     rate = after.bpp_y + after.bpp_z
@@ -93,7 +82,7 @@ def test_factor_shapes_cover_the_kernels(family):
     with tf.Graph().as_default():
         network.inference_graph(Architecture(family, 16))
         variables = tf.trainable_variables()
-    shapes = training_graph.factor_shapes(variables)
+    shapes = factor_shapes(variables)
     for variable in variables:
         kind = variable.op.name.split("/")[-1]
         assert (variable.op.name in shapes) == (kind in ("kernel", "kernel_rdft", "weights"))

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
-from test_train import photograph, quick_sessions, rows_of, weights_of  # noqa: F401 (a fixture)
+from tiny_training import photograph, rows_of, run_train, weights_of
 
 import layers
 import train
 from architecture import Architecture
 from coding import models
-from training import cluster as training_cluster
-from training import graph as training_graph
+from training import cluster
+from training.placement import SINGLE, Placement, among_gpus
+from training.step import build_training
 
 ROOT = Path(train.__file__).parent
 HOSTS = ["--ps-hosts", "a:2222", "--worker-hosts", "b:2222,c:2222"]
@@ -28,7 +29,7 @@ TIMEOUT = 240  # seconds until a process that should have left counts as hung
 
 
 def cluster_of(*options):
-    return training_cluster.cluster_from(train.parser().parse_args([*options]))
+    return cluster.cluster_from(train.parser().parse_args([*options]))
 
 
 def test_one_machine_needs_no_options():
@@ -46,7 +47,7 @@ def test_the_chief_is_worker_0():
     [
         (HOSTS, "go together: give all four, or none"),
         ([*HOSTS, *TASK[:3], "2"], "--task-index: 0 to 1 expected for worker, got 2"),
-        ([*HOSTS, *TASK[:3], "-1"], "0 to 1 expected"),
+        ([*HOSTS, *TASK[:3], "-1"], "a whole number from 0 expected"),
         (["--ps-hosts", "a:1,b:2", *HOSTS[2:], *TASK], "one parameter server expected"),
         (["--ps-hosts", "a", *HOSTS[2:], *TASK], "HOST:PORT expected, such as pc1:2222, got 'a'"),
         (["--ps-hosts", "a:70000", *HOSTS[2:], *TASK], "HOST:PORT expected"),
@@ -54,17 +55,17 @@ def test_the_chief_is_worker_0():
     ],
 )
 def test_contradictions_are_refused(options, message, capsys):
-    assert train.main(options) == 2
+    assert run_train(*options) == 2
     assert message in capsys.readouterr().err
 
 
 def test_gpus_share_a_step_as_far_as_it_is_even():
     said = []
-    assert training_cluster.local_placement(8, 0, said.append) == training_cluster.SINGLE
-    assert training_cluster.local_placement(8, 1, said.append) == training_cluster.SINGLE
-    four = training_cluster.local_placement(8, 4, said.append)
+    assert among_gpus(8, 0, said.append) == SINGLE
+    assert among_gpus(8, 1, said.append) == SINGLE
+    four = among_gpus(8, 4, said.append)
     assert four.replicas == tuple(f"/device:GPU:{i}" for i in range(4)) and not said
-    assert len(training_cluster.local_placement(8, 3, said.append).replicas) == 2
+    assert len(among_gpus(8, 3, said.append).replicas) == 2
     assert len(said) == 1 and said[0].startswith("2 of 3 GPUs are used")
 
 
@@ -74,12 +75,12 @@ def test_a_cluster_uses_its_gpus_and_the_cpus_of_those_without():
 
     names = [device("ps", 0, "CPU", 0), device("ps", 0, "GPU", 0), device("worker", 1, "CPU", 0)]
     names += [device("worker", 0, *d) for d in (("CPU", 0), ("GPU", 1), ("GPU", 0))]
-    made = training_cluster.cluster_placement(names, 6)
+    made = cluster.cluster_placement(names, 6)
     wanted = [("worker", 0, "GPU", 0), ("worker", 0, "GPU", 1), ("worker", 1, "CPU", 0)]
     assert made.replicas == tuple(device(*d) for d in wanted)
     assert made.home == device("ps", 0, "CPU", 0) and made.host == device("worker", 0, "CPU", 0)
     with pytest.raises(ValueError, match="multiple of 3 expected"):
-        training_cluster.cluster_placement(names, 8)
+        cluster.cluster_placement(names, 8)
 
 
 def trained(placement, config, metric):
@@ -87,7 +88,7 @@ def trained(placement, config, metric):
     side = 192 if metric == "ms-ssim" else 64
     with tf.Graph().as_default(), tf.Session(config=config) as session:
         tf.set_random_seed(1)
-        graph = training_graph.build_training(
+        graph = build_training(
             architecture=Architecture("gmm", 8),
             lmbda=0.0075,
             metric=metric,
@@ -103,7 +104,7 @@ def trained(placement, config, metric):
         session.run(graph.start_averages)
         x = np.stack([photograph(i, 192, 192)[:side, :side] for i in range(4)])
         feed = {graph.x: x, graph.learning_rate: 1e-3, graph.clip_norm: 1.0}
-        fetches = [*graph.losses, graph.gradient_norm, graph.train]
+        fetches = [*graph.losses.given().values(), graph.gradient_norm, graph.train]
         return [session.run(fetches, {**feed, graph.step: step})[:-1] for step in range(3)]
 
 
@@ -111,8 +112,8 @@ def trained(placement, config, metric):
 def test_two_devices_learn_what_one_does(metric):
     config = layers.session_config(1)
     config.device_count["CPU"] = 2
-    two = training_cluster.Placement(("/cpu:0", "/cpu:1"), "/cpu:0", "")
-    wanted = trained(training_cluster.SINGLE, config, metric)
+    two = Placement(("/cpu:0", "/cpu:1"), "/cpu:0", "")
+    wanted = trained(SINGLE, config, metric)
     np.testing.assert_allclose(trained(two, config, metric), wanted, rtol=1e-4)
 
 
@@ -178,13 +179,13 @@ def wait_for(path, pattern):
     raise AssertionError(f"{pattern!r} not found in {path.name}:\n{path.read_text()}")
 
 
-def start_and_lose_a_worker(cluster):
+def start_and_lose_a_worker(started):
     """Starts all and kills worker 1 after 50 steps; the chief's log and the step that was lost."""
-    cluster.start("ps", 0)
-    cluster.start("worker", 1)
-    chief = cluster.start("worker", 0)
+    started.start("ps", 0)
+    started.start("worker", 1)
+    chief = started.start("worker", 0)
     wait_for(chief, r"step 50:")
-    cluster.signal("worker", 1, signal.SIGKILL)
+    started.signal("worker", 1, signal.SIGKILL)
     wait_for(chief, r"Waiting for worker 1")
     return chief, int(wait_for(chief, r"Step (\d+) was lost")[1])
 
@@ -209,17 +210,17 @@ def machines(tmp_path):
 @pytest.mark.slow
 def test_lost_machines_are_waited_for_and_nothing_is_lost(machines, tmp_path):
     """A parameter server and two workers on loopback; a worker, then the server are killed."""
-    cluster = machines("--steps", "300", "--valid-every", "100", "--save-minutes", "0.05")
-    chief, lost = start_and_lose_a_worker(cluster)
-    cluster.start("worker", 1)
+    started = machines("--steps", "300", "--valid-every", "100", "--save-minutes", "0.05")
+    chief, lost = start_and_lose_a_worker(started)
+    started.start("worker", 1)
     assert int(wait_for(chief, r"training goes on at step (\d+)")[1]) == lost  # nothing was lost
     wait_for(chief, r"training goes on[\s\S]*step \d+: loss")
-    cluster.signal("ps", 0, signal.SIGKILL)
+    started.signal("ps", 0, signal.SIGKILL)
     wait_for(chief, r"Waiting for ps 0")
-    cluster.start("ps", 0)
+    started.start("ps", 0)
     wait_for(chief, r"Resumed at step [1-9]")  # the weights were there: back to the checkpoint
-    codes = cluster.wait()
-    assert set(codes.values()) == {0}, cluster.said()
+    codes = started.wait()
+    assert set(codes.values()) == {0}, started.said()
     rows = rows_of(tmp_path / "runs" / "tiny" / "log.csv")
     assert [int(row["step"]) for row in rows][-1] == 300
     assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
@@ -232,15 +233,15 @@ def test_lost_machines_are_waited_for_and_nothing_is_lost(machines, tmp_path):
 def test_a_chief_that_is_asked_to_leave_saves_without_the_lost_worker_and_can_return(
     machines, tmp_path
 ):
-    cluster = machines("--steps", "100000", "--optimizer", "adam")
-    chief, lost = start_and_lose_a_worker(cluster)
-    assert cluster.signal("worker", 0, signal.SIGTERM) == 0, cluster.said()
+    started = machines("--steps", "100000", "--optimizer", "adam")
+    chief, lost = start_and_lose_a_worker(started)
+    assert started.signal("worker", 0, signal.SIGTERM) == 0, started.said()
     assert f"Saved at step {lost} after SIGTERM" in chief.read_text()
     assert weights_of(tmp_path / "runs" / "tiny")["progress/step"] == lost
     # The parameter server was there all the time, with the weights of the step that was lost.
-    cluster.start("worker", 1)
-    chief = cluster.start("worker", 0)
+    started.start("worker", 1)
+    chief = started.start("worker", 0)
     wait_for(chief, rf"Resumed at step {lost} [\s\S]*step {lost + 50}: loss")
-    assert cluster.signal("worker", 0, signal.SIGTERM) == 0, cluster.said()
+    assert started.signal("worker", 0, signal.SIGTERM) == 0, started.said()
     assert weights_of(tmp_path / "runs" / "tiny")["progress/step"] >= lost + 50
-    assert cluster.signal("ps", 0, signal.SIGINT) == 130
+    assert started.signal("ps", 0, signal.SIGINT) == 130

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from PIL import Image
-from test_train import command, photograph
+from tiny_training import command, photograph
 
 import factorized_prior
 import layers
 import network
 from architecture import Architecture
-from training import export as models_io
-from training import graph as training_graph
-from training import start as training_init
+from training.checkpoints import set_variables
+from training.losses import Losses
+from training.start import source_name, transfer
+from training.validation import build_validation
 
 NUM_FILTERS = 8
 
@@ -24,9 +25,7 @@ def started(family, path):
     with tf.Graph().as_default():
         tf.set_random_seed(8)
         architecture = Architecture(family, NUM_FILTERS)
-        graph = training_graph.build_validation(
-            architecture=architecture, lmbda=0.0075, metric="mse"
-        )
+        graph = build_validation(architecture=architecture, lmbda=0.0075, metric="mse")
         latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
         with tf.variable_scope("", reuse=True):
             inputs = [tf.constant(v, tf.float32) for v in latents]
@@ -34,11 +33,11 @@ def started(family, path):
         variables = tf.trainable_variables()
         with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
-            names = training_init.transfer(session, variables, path)
+            names = transfer(session, variables, path)
             weights = session.run({v.op.name: v for v in variables})
             feed = {graph.x: x[None], graph.medians: medians}
-            losses, raw = session.run([graph.losses, raw], feed)
-    return (*names, weights, losses, raw)
+            losses, raw = session.run([graph.losses.given(), raw], feed)
+    return (*names, weights, Losses(**losses), raw)
 
 
 def test_gllmm_starts_with_the_function_of_gmm(start):
@@ -68,12 +67,10 @@ def test_families_do_not_mistake_each_others_layers(start):
     np.testing.assert_array_equal(
         2 * found, reader.get_tensor(f"analysis/Block_3_layer_2/{strided}")
     )
-    assert training_init.source_name("analysis/Block_2_layer_3/x", True) is None
-    assert training_init.source_name("analysis/Block_2_layer_3/x", False) == (
-        "analysis/Block_2_layer_3_1/x"
-    )
+    assert source_name("analysis/Block_2_layer_3/x", True) is None
+    assert source_name("analysis/Block_2_layer_3/x", False) == ("analysis/Block_2_layer_3_1/x")
     for same in ("analysis/Block_0_layer_2/x", "synthesis/Block_1_layer_2/x"):
-        assert training_init.source_name(same, True) == same
+        assert source_name(same, True) == same
 
 
 def outputs(family, num_filters, num_latents=None, path=None, save=None):
@@ -100,8 +97,8 @@ def outputs(family, num_filters, num_latents=None, path=None, save=None):
             if path is None:
                 values = session.run(variables)
                 values = [v + rng.uniform(0.02, 0.06, v.shape) for v in values]
-                models_io.set_variables(session, variables, values)
-            names = path and training_init.transfer(session, variables, path)
+                set_variables(session, variables, values)
+            names = path and transfer(session, variables, path)
             if save:
                 tf.train.Saver().save(session, save, write_meta_graph=False, write_state=False)
             return session.run(found), names

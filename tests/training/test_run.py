@@ -1,0 +1,391 @@
+"""Runs of train.py on tiny models: resume, refusals, checkpoints, export."""
+
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from PIL import Image
+from tiny_training import command, photograph, rows_of, run_train, weights_of
+
+from coding import models
+from training import checkpoints, loop, precision
+from training.checkpoints import latest_checkpoint, progress_in, read_json
+from training.photographs import Photographs
+from training.settings import resolve
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A run of six steps in one go, with its exported model."""
+    base = tmp_path_factory.mktemp("finished")
+    assert command(folder, base / "runs", "--synthetic", "0.4", "--steps", "6") == 0
+    return base
+
+
+def test_export_restores_as_a_model(finished):
+    target = finished / "models" / "tiny"
+    model = models.load_folder(target)
+    assert len(model.weights) == 272
+    assert model.config["steps"] == 6 and model.config["lmbda"] == 0.0075
+    valid = rows_of(finished / "runs" / "tiny" / "valid.csv")
+    assert model.config["validation"]["loss"] == float(valid[-1]["loss"])
+    assert sorted(p.name for p in target.iterdir()) == [
+        *("config.json", "log.csv", "log.png", "model.data-00000-of-00001", "model.index")
+    ]
+    trained = weights_of(finished / "runs" / "tiny")
+    name = "synthesis/Block_0_layer_0/signal_conv2d/kernel_rdft"
+    np.testing.assert_array_equal(model.weights[name], trained[f"average/{name}"])
+    assert np.abs(trained[f"average/{name}"] - trained[name]).max() > 0
+    quantiles = model.weights["entropy_bottleneck/quantiles"]
+    assert np.all(np.diff(quantiles, axis=-1) > 0) and not np.any(quantiles == 10)
+    assert [p.name for p in (finished / "models").iterdir()] == ["tiny"]
+
+
+def test_export_again_gives_the_same_model(finished, folder):
+    again = finished / "again"
+    options = ["--name", "tiny", "--runs", finished / "runs", "--export"]
+    assert run_train(*options, "--to", str(again)) == 0
+    first = models.load_folder(finished / "models" / "tiny")
+    assert models.load_folder(again).fingerprint == first.fingerprint
+
+
+def test_export_tells_nothing_of_steps_after_the_checkpoint(finished, tmp_path):
+    """A run under way has logged and validated weights that its newest checkpoint does not hold."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    for name in ("log", "valid"):
+        path = tmp_path / "runs" / "tiny" / f"{name}.csv"
+        last = path.read_text().splitlines()[-1]
+        path.write_text(path.read_text() + last.replace("6,", "7,", 1) + "\n")
+    options = ["--name", "tiny", "--runs", str(tmp_path / "runs"), "--export"]
+    assert run_train(*options, "--to", str(tmp_path / "again")) == 0
+    assert models.load_folder(tmp_path / "again").config["validation"]["step"] == 6
+    for name in ("log.csv", "log.png"):
+        first = finished / "models" / "tiny" / name
+        assert (tmp_path / "again" / name).read_bytes() == first.read_bytes()
+
+
+def test_resume_continues_exactly(finished, folder, tmp_path, monkeypatch):
+    runs = tmp_path / "runs"
+    real, suspended = time.monotonic, [0]
+
+    one_step = loop.Loop._one_step
+
+    def interrupted(self, pixels):
+        values = one_step(self, pixels)
+        if self.step == 2 and hasattr(signal, "SIGCONT"):
+            suspended[0] = 3600  # seconds
+            signal.raise_signal(signal.SIGCONT)
+        if self.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+            if hasattr(signal, "SIGCONT"):  # as the command timeout does
+                signal.raise_signal(signal.SIGCONT)
+        return values
+
+    assert threading.current_thread() is threading.main_thread()  # where signals arrive
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_one_step", interrupted)
+        patch.setattr(loop.time, "monotonic", lambda: real() + suspended[0])
+        assert command(folder, runs, "--synthetic", "0.4", "--steps", "6") == 0
+    assert weights_of(runs / "tiny")["progress/step"] == 3
+    checkpoint = latest_checkpoint(runs / "tiny")
+    assert progress_in(checkpoint)[1] < 1800  # not that it was suspended
+    assert rows_of(runs / "tiny" / "log.csv") == []  # no speed of a step that was
+    assert not (tmp_path / "models").exists()
+    assert command(folder, runs) == 0
+    wanted, found = weights_of(finished / "runs" / "tiny"), weights_of(runs / "tiny")
+    assert wanted["progress/step"] == 6 and wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_conflicting_settings_are_refused(finished, folder, capsys):
+    def refused(*options):
+        assert command(folder, finished / "runs", *options) == 2
+        return capsys.readouterr().err
+
+    assert "lmbda 0.0075, not 0.03" in refused("--lmbda", "0.03")
+    assert "family gmm, not gllmm" in refused("--family", "gllmm")
+    assert "either --steps or --hours" in refused("--steps", "9", "--hours", "1")
+    assert run_train("--name", "new", "--data", folder) == 2
+    assert "either --steps or --hours" in capsys.readouterr().err
+    assert run_train("--name", "tiny", "--runs", finished, "--export") == 2
+    assert "no checkpoint to export" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_not_finite_steps_stop_the_run(folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert command(folder, runs, "--steps", "40", "--save-minutes", "0") == 1
+    said = capsys.readouterr()
+    assert "5 steps in a row were not finite, bpp_z first" in said.err
+    assert said.out.count("refused: bpp_z is not finite") == 5
+    kept = weights_of(runs / "tiny")
+    assert kept["weight"] == 3 and kept["progress/refused"] == 4
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_failed_save_keeps_the_previous_checkpoint(folder, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "runs"
+    save = tf.train.Saver.save
+
+    def full_disk(self, session, prefix, step=None, **options):
+        if step == 2:
+            (runs / "tiny" / "step-2.index").write_text("half")
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return save(self, session, prefix, step, **options)
+
+    monkeypatch.setattr(tf.train.Saver, "save", full_disk)
+    assert command(folder, runs, "--steps", "2", "--save-minutes", "0") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert weights_of(runs / "tiny")["weight"] == 1
+    assert not list((runs / "tiny").glob("step-2.*"))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_two_checkpoints_are_kept_over_a_resume(folder, tmp_path):
+    runs = tmp_path / "runs"
+    for steps in ("1", "2", "3"):
+        assert command(folder, runs, "--steps", steps) == 0
+    kept = sorted(p.name for p in (runs / "tiny").glob("step-*.index"))
+    assert kept == ["step-2.index", "step-3.index"]
+    assert weights_of(runs / "tiny")["weight"] == 3
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_last_fifth_has_larger_crops(tmp_path, monkeypatch, capsys):
+    large, runs = tmp_path / "large", tmp_path / "runs"
+    (large / "more").mkdir(parents=True)
+    for name in ("0.png", "1.png", "more/2.png"):
+        Image.fromarray(photograph(0, 130, 140)).save(large / name)
+    Image.fromarray(photograph(0)).save(large / "small.png")  # fits the first crops only
+    seen, batch = [], Photographs.batch
+
+    def noted(self, size, patch, seed, step):
+        seen.append((step, size, patch))
+        return batch(self, size, patch, seed, step)
+
+    monkeypatch.setattr(Photographs, "batch", noted)
+    options = ("--batch", "8", "--final-patch", "128")
+    assert command(large, runs, *options, "--steps", "5") == 0
+    parts = {patch: min(s for s in seen if s[2] == patch) for *_, patch in seen}
+    assert parts == {64: (0, 8, 64), 128: (4, 2, 128)}
+    said = capsys.readouterr().out
+    assert "Resumed at step 4" in said and "skipped 1 smaller than 128x128" in said
+    assert weights_of(runs / "tiny")["progress/step"] == 5
+    seen.clear()
+    assert command(large, runs, *options, "--steps", "6") == 0  # starts in the second part
+    assert {patch for *_, patch in seen} == {128}
+
+
+@pytest.mark.parametrize(
+    ("final", "message"),
+    [
+        ("0", "a whole number from 1 expected"),
+        ("100", "a positive multiple of 64 expected"),
+        ("64", "A --final-patch from --patch 128 up expected"),
+    ],
+)
+def test_final_patches_out_of_range_are_refused(final, message, folder, tmp_path, capsys):
+    options = ("--steps", "5", "--patch", "128", "--final-patch", final)
+    assert command(folder, tmp_path / "runs", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_init_from_refuses_what_is_no_model(folder, tmp_path, capsys):
+    runs = tmp_path / "runs"
+    assert command(folder, runs, "--steps", "1", "--init-from", str(folder)) == 2
+    assert "neither a checkpoint" in capsys.readouterr().err
+    assert not runs.exists()
+
+
+def test_ms_ssim_run(large, start, tmp_path):
+    runs = tmp_path / "runs"
+    options = ["--metric", "ms-ssim", "--init-from", start, "--patch", "192"]
+    assert command(large, runs, *options, "--steps", "2") == 0
+    (row,) = rows_of(runs / "tiny" / "log.csv")
+    (valid,) = rows_of(runs / "tiny" / "valid.csv")
+    for found, bpp in ((row, float(row["bpp_y"]) + float(row["bpp_z"])), (valid, None)):
+        bpp = float(valid["bpp"]) if bpp is None else bpp
+        ms_ssim = 1 - 10 ** (-float(found["ms_ssim_db"]) / 10)
+        assert 0 < ms_ssim < 1 and float(found["psnr"]) > 5
+        assert float(found["loss"]) == pytest.approx(bpp + 12 * (1 - ms_ssim), rel=1e-4)
+    for plot in (runs / "tiny" / "log.png", tmp_path / "models" / "tiny" / "log.png"):
+        with Image.open(plot) as image:
+            assert image.size == (1600, 350)  # four panels
+    config = models.load_folder(tmp_path / "models" / "tiny").config
+    assert config["metric"] == "ms-ssim" and config["lmbda"] == 12
+    assert config["validation"]["ms_ssim_db"] == float(valid["ms_ssim_db"])
+
+
+def test_ms_ssim_is_refused_without_a_start_or_on_small_patches(large, start, tmp_path, capsys):
+    options = ["--metric", "ms-ssim", "--steps", "2"]
+    assert command(large, tmp_path / "runs", *options, "--init-from", start) == 2
+    assert "needs a --patch of 161 pixels or more, got 64" in capsys.readouterr().err
+    assert command(large, tmp_path / "runs", *options, "--patch", "192") == 2
+    assert "MS-SSIM runs start from an MSE model" in capsys.readouterr().err
+    resolved = resolve({"metric": "ms-ssim", "steps": 5, "init_from": "m"}, None)
+    assert (resolved["patch"], resolved["lmbda"]) == (192, 12.0)
+
+
+def test_a_falling_lambda_weighs_the_loss_and_is_logged(large, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    runs = tmp_path / "runs"
+    options = ["--lmbda", "0.01", "--lmbda-start", "0.16", "--average", "0"]
+    assert command(large, runs, *options, "--steps", "8") == 0
+    rows = rows_of(runs / "tiny" / "log.csv")
+    (valid,) = rows_of(runs / "tiny" / "valid.csv")
+    for row, lmbda in [*((row, float(row["lmbda"])) for row in rows), (valid, 0.01)]:
+        bpp = float(row["bpp_y"]) + float(row["bpp_z"])
+        mse = 255**2 / 10 ** (float(row["psnr"]) / 10)
+        assert float(row["loss"]) == pytest.approx(bpp + lmbda * mse, rel=1e-4)
+    lambdas = [float(row["lmbda"]) for row in rows]
+    assert lambdas[0] == 0.16 and lambdas[:3] == sorted(lambdas[:3], reverse=True)
+    assert lambdas[1] == pytest.approx(0.16 * 16 ** -(1 / 8 / 0.3), rel=1e-4)
+    assert lambdas[3:] == [0.01] * 5
+    config = models.load_folder(tmp_path / "models" / "tiny").config
+    assert (config["lmbda"], config["lmbda_start"]) == (0.01, 0.16)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_measured_precision_is_recorded_and_a_resume_may_change_it(
+    large, tmp_path, monkeypatch
+):
+    runs, fast = tmp_path / "runs", {"bfloat16": 1.0, "float32": 2.0}
+    options = f"--data {large} --valid {large} --runs {runs} --name tiny --patch 64 --batch 1"
+
+    def recorded(seconds, *more):
+        monkeypatch.setattr(precision, "convolution_seconds", lambda *_, **__: seconds)
+        assert run_train(*options.split(), "--to", tmp_path / "model", *more) == 0
+        record = read_json(runs / "tiny" / "settings.json")
+        return record["precision"], record["precision_seconds"]
+
+    assert recorded(fast, "--steps", "1") == ("bfloat16", fast)
+    slow = {"bfloat16": 20.0, "float32": 1.0}
+    assert recorded(slow, "--steps", "2") == ("bfloat16", fast)
+    assert recorded(slow, "--steps", "3", "--precision", "float32") == ("float32", fast)
+
+
+def test_a_rounded_run_goes_on_from_a_model_and_resumes(large, tmp_path):
+    runs = tmp_path / "runs"
+    assert command(large, runs, "--steps", "3") == 0
+    start = runs / "tiny"  # a training's checkpoint, whose quantiles are not solved yet
+    options = ["--quantisation", "rounded", "--init-from", str(start)]
+    for steps in ("2", "4"):
+        assert command(large, runs, *options, "--steps", steps, name="hard") == 0
+    old, new = (models.load_folder(tmp_path / "models" / name) for name in ("tiny", "hard"))
+    assert new.config["quantisation"] == "rounded" and new.config["steps"] == 4
+    kept = ("analysis", "hyper_analysis", "entropy_bottleneck")
+    for name, weights in new.weights.items():
+        if name.startswith(kept):
+            np.testing.assert_array_equal(weights, old.weights[name])
+    bias = "synthesis/Block_0_layer_0/signal_conv2d/bias"
+    assert not np.array_equal(old.weights[bias], new.weights[bias])
+
+
+def check_tensorboard(folder):
+    """Validations of steps 1 to 4, the last one from a resumed run; scalars and images."""
+    steps, pictures = [], []
+    for path in sorted(folder.iterdir()):
+        for event in tf.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == "validation/loss":
+                    steps.append(event.step)
+                    assert value.simple_value > 0
+                if value.tag == "validation/0":
+                    pictures.append((value.image.height, value.image.width))
+    assert sorted(steps) == [1, 2, 3, 4] and pictures == [(192, 192)] * 4
+
+
+def test_the_best_weights_are_kept_and_exported(large, tmp_path, monkeypatch, capsys):
+    runs, step_losses = tmp_path / "runs", {1: 5.0, 2: 3.0, 3: 4.0, 4: 6.0}
+    keep = checkpoints.Checkpoints.keep_if_best
+
+    def forced(self, session, progress, row):
+        keep(self, session, progress, {**row, "loss": step_losses[row["step"]]})
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "keep_if_best", forced)
+    options = ("--valid-every", "1", "--learning-rate", "1e-2")
+    assert command(large, runs, *options, "--steps", "3") == 0
+    assert command(large, runs, *options, "--steps", "4") == 0  # knows the best one of before
+    folder = runs / "tiny"
+    assert [p.name for p in sorted(folder.glob("best-*.index"))] == ["best-2.index"]
+    export = ["--name", "tiny", "--runs", str(runs), "--export"]
+    assert run_train(*export, "--best", "--to", str(tmp_path / "best")) == 0
+    best = models.load_folder(tmp_path / "best")
+    newest = models.load_folder(tmp_path / "models" / "tiny")
+    assert (best.config["steps"], newest.config["steps"]) == (2, 4)
+    assert best.config["validation"]["loss"] == 3.0
+    assert best.fingerprint != newest.fingerprint
+    assert run_train(*export[:-1], "--best", "--data", str(large)) == 2
+    assert "--best chooses what to export" in capsys.readouterr().err
+    check_tensorboard(folder / "tensorboard")
+    (folder / "best.json").unlink()
+    assert run_train(*export, "--best", "--to", str(tmp_path / "best")) == 2
+    assert "holds no best checkpoint" in capsys.readouterr().err
+
+
+# --- Where models, runs and photographs are ------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(finished, tmp_path, monkeypatch):
+    """A finished run in ./runs of another folder than train.py's, and a models/ of its own."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    monkeypatch.setattr(models, "MODELS_DIR", tmp_path / "beside" / "models")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_model_is_exported_where_encoder_and_decoder_look(elsewhere, capsys):
+    assert run_train("--name", "tiny", "--export") == 0
+    assert models.available(models.MODELS_DIR) == ["tiny"]
+    assert "encoder.py --model tiny codes" in capsys.readouterr().out
+    assert run_train("--name", "tiny", "--export", "--to", "other/place") == 0
+    said = capsys.readouterr().out
+    assert f"decoder.py --model {Path('other/place')} restores" in said
+    assert models.load_folder("other/place").config["steps"] == 6
+    assert not (elsewhere / "models").exists()
+
+
+def test_a_folder_that_holds_no_model_is_not_replaced(elsewhere, folder, capsys):
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine" / "letter.txt").write_text("dear")
+    assert run_train("--name", "tiny", "--export", "--to", "mine") == 2
+    assert run_train("--name", "new", "--data", folder, "--steps", 1, "--to", "mine") == 2
+    assert capsys.readouterr().err.count("mine exists and holds no model") == 2
+    assert [p.name for p in (elsewhere / "mine").iterdir()] == ["letter.txt"]
+    assert not (elsewhere / "runs" / "new").exists()
+
+
+def test_a_start_is_found_by_its_name(elsewhere, folder, capsys):
+    assert run_train("--name", "tiny", "--export") == 0
+    runs, options = elsewhere / "more", ("--steps", "1", "--init-from", "tiny")
+    assert command(folder, runs, *options, name="next") == 0
+    assert " variables from tiny, adapted 0 to this one; 0 start anew." in capsys.readouterr().out
+    assert read_json(runs / "next" / "settings.json")["init_from"] == "models/tiny"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".x", ""])
+def test_a_name_is_one_plain_folder(name, folder, capsys):
+    assert run_train("--name", name, "--data", folder, "--steps", 1) == 2
+    assert "Give the run a name with --name" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_one_photograph_more_ends_nothing(folder, tmp_path, capsys):
+    photographs = shutil.copytree(folder, tmp_path / "photographs")
+    assert command(photographs, tmp_path / "runs", "--steps", "1") == 0
+    assert command(photographs, tmp_path / "runs", "--steps", "2") == 0
+    assert "Other photographs" not in capsys.readouterr().out
+    Image.fromarray(photograph(9)).save(photographs / "9.png")
+    assert command(photographs, tmp_path / "runs", "--steps", "3") == 0
+    said = capsys.readouterr().out
+    assert "Other photographs than at the last start (images 5, files " in said
+    assert read_json(tmp_path / "runs" / "tiny" / "settings.json")["images"] == 6
+    assert weights_of(tmp_path / "runs" / "tiny")["weight"] == 3

@@ -1,0 +1,159 @@
+"""The rate-distortion losses: with noise or rounding in training, and as coded.
+
+The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4):
+
+    loss = bpp(y) + bpp(z) + lmbda * 255^2 * MSE        (x in [0, 1], rates in bits per pixel)
+    loss = bpp(y) + bpp(z) + lmbda * (1 - MS-SSIM)      (metric "ms-ssim")
+
+In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesis sees y rounded,
+with a gradient of 1 (Theis et al., ICLR 2017), or both are rounded and what makes them stays as it
+is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. With
+``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
+weights; latents, noise, parameter network, likelihoods and loss stay in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import factorized_prior
+import gmm_entropy
+import network
+from pictures import ms_ssim
+from pictures.metrics import PEAK  # lambda weighs the squared error on this scale
+
+
+class Losses(NamedTuple):
+    """A batch's losses: float32 scalars, as tensors or as values.
+
+    Attributes:
+      loss: what is minimised.
+      bpp_y, bpp_z: rates in bits per pixel.
+      mse: mean squared error on the 0 to 255 scale.
+      ms_ssim: mean MS-SSIM (linear, 1 for equal images) where the metric is "ms-ssim", else None.
+    """
+
+    loss: Any
+    bpp_y: Any
+    bpp_z: Any
+    mse: Any
+    ms_ssim: Any = None
+
+    def given(self):
+        """Dict of those that are there: what ``tf.Session.run`` takes, and ``Losses(**...)``."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda, metric):
+    """The papers' loss.
+
+    Args:
+      x, x_hat: (B, H, W, 3) float32 in [0, 1].
+      log_likelihood_y: (B, H/16, W/16, M) float32, natural logarithm.
+      likelihood_z: (B, H/64, W/64, N) float32.
+      lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM.
+      metric: "mse", or "ms-ssim", for which H and W are at least 161.
+
+    Returns:
+      ``Losses`` of float32 scalars.
+    """
+    shape = tf.shape(x)
+    bits_per_pixel = -1 / (math.log(2) * tf.cast(shape[0] * shape[1] * shape[2], tf.float32))
+    bpp_y = bits_per_pixel * tf.reduce_sum(log_likelihood_y)
+    bpp_z = bits_per_pixel * tf.reduce_sum(tf.log(likelihood_z))
+    mse = PEAK**2 * tf.reduce_mean(tf.math.squared_difference(x, x_hat))
+    if metric == "mse":
+        return Losses(bpp_y + bpp_z + lmbda * mse, bpp_y, bpp_z, mse)
+    similarity = tf.reduce_mean(ms_ssim.ms_ssim(x, x_hat))
+    return Losses(bpp_y + bpp_z + lmbda * (1 - similarity), bpp_y, bpp_z, mse, similarity)
+
+
+def _noisy(latents, seed, step, stream, share):
+    """Latents with uniform noise that depends on (seed, step) only, so that a resume repeats it.
+
+    ``share`` is (k, n) for the latents of part k of n of the batch, which get that part's noise.
+    """
+    key = tf.stack([tf.constant(seed * 2 + stream, tf.int64), step])
+    part, parts = share
+    count, *rest = tf.unstack(tf.shape(latents))
+    noise = tf.random.stateless_uniform([parts * count, *rest], key, -0.5, 0.5)
+    return latents + (noise if parts == 1 else noise[part * count : (part + 1) * count])
+
+
+def _rounded_straight_through(latents):
+    """Rounded latents whose gradient is that of the latents."""
+    return latents + tf.stop_gradient(tf.round(latents) - latents)
+
+
+def training_losses(
+    x,
+    step,
+    *,
+    architecture,
+    lmbda,
+    metric,
+    precision,
+    seed,
+    quantisation="noise",
+    share=(0, 1),
+):
+    """Losses of one batch in training; creates (or reuses) all variables.
+
+    Args:
+      x: (B, H, W, 3) float32 in [0, 1].
+      step: int64 scalar, with ``seed`` the source of the noise.
+      architecture: ``Architecture``.
+      quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
+        With "rounded" all parts see y and z as they are coded, and the gradient ends there.
+      share: (k, n) where ``x`` is part k of n of the step's batch.
+    """
+    as_coded = quantisation == "rounded"
+    prior = factorized_prior.variables(architecture.num_filters)
+
+    def quantise(y, z):
+        if as_coded:
+            medians = factorized_prior.medians_of(prior["quantiles"])
+            y_hat = tf.stop_gradient(tf.round(y))
+            z_hat = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
+            return y_hat, z_hat, y_hat
+        y_tilde, z_tilde = _noisy(y, seed, step, 0, share), _noisy(z, seed, step, 1, share)
+        straight_through = quantisation == "straight-through"
+        return y_tilde, z_tilde, _rounded_straight_through(y) if straight_through else y_tilde
+
+    # bfloat16 would round to other latents than the coder's.
+    analysis_dtype = tf.float32 if as_coded else None
+    dtype = tf.as_dtype(precision)
+    c = network.chain(x, architecture, quantise, dtype=dtype, analysis_dtype=analysis_dtype)
+    likelihood_z = factorized_prior.likelihood(c.z_hat, prior)
+    return rate_distortion(
+        x,
+        c.x_hat,
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
+        tf.stop_gradient(likelihood_z) if as_coded else likelihood_z,
+        lmbda,
+        metric,
+    )
+
+
+def rounded_losses(x, medians, *, architecture, lmbda, metric):
+    """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
+    prior = factorized_prior.variables(architecture.num_filters)
+
+    def quantise(y, z):
+        y_hat = tf.round(y)
+        return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
+
+    c = network.chain(x, architecture, quantise)
+    x_hat = tf.round(PEAK * tf.clip_by_value(c.x_hat, 0.0, 1.0)) / PEAK
+    losses = rate_distortion(
+        x,
+        x_hat,
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
+        factorized_prior.likelihood(c.z_hat, prior),
+        lmbda,
+        metric,
+    )
+    return losses, prior, x_hat
