@@ -17,6 +17,7 @@ from pathlib import Path
 import preflight
 from cli import errors as cli_errors
 from cli import options
+from errors import UsageError
 
 DEFAULT_OUTPUT = Path("runs") / "evaluation"
 
@@ -192,7 +193,7 @@ def bits_command(arguments):
 
     codec = options.checkpoint_codec(args)
     if codec and args.model:
-        raise cli_errors.UsageError("--model or --checkpoint expected, got both.")
+        raise UsageError("--model or --checkpoint expected, got both.")
     if args.file.suffix.lower() == bitstream.EXTENSION:
         data = args.file.read_bytes()
         fingerprint = bitstream.unpack(data).fingerprint

@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import errors as cli_errors
 from cli import options  # sets TensorFlow's log level, so it comes first
+from cli.inputs import collect
+from errors import UsageError
 
 from evaluation import curves as evaluation_curves  # isort:skip
 import preflight
@@ -115,9 +117,9 @@ def kind_of(config):
 def check_rddata(paths, names):
     """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
     if not evaluation_curves.is_kodak(path.stem for path in paths):
-        raise cli_errors.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+        raise UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
-        raise cli_errors.UsageError("--rddata needs models of one family and metric.")
+        raise UsageError("--rddata needs models of one family and metric.")
 
 
 def write_rddata(folder, level, summaries):
@@ -145,7 +147,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
     compared = 0 in args.levels and len(args.models) >= evaluation_curves.MIN_POINTS

@@ -37,6 +37,8 @@ import numpy as np  # isort:skip
 import network
 import preflight
 from architecture import FAMILIES, LATENT_STRIDE, Architecture
+from cli import decoding, encoding
+from cli.inputs import collect
 from codec import MEMORY_BUDGET, Codec
 from coding import models
 from pictures import images
@@ -89,7 +91,7 @@ def picture(width, height):
     """uint8 (height, width, 3): the photographs of valid/, mirrored to fill any size."""
     photos = [
         images.read_image(p).pixels
-        for p in images.collect([options.ROOT / "valid"], images.IMAGE_SUFFIXES)
+        for p in collect([options.ROOT / "valid"], images.IMAGE_SUFFIXES)
     ]
     photo = max((p for p in photos if p.ndim == 3), key=lambda p: p.size)
     down, right = (2 * -(-a // (2 * b)) for a, b in zip((height, width), photo.shape))
@@ -99,22 +101,19 @@ def picture(width, height):
 
 def measure(args, folder):
     """Encodes or decodes once in this process; prints the row as JSON."""
-    import decoder
-    import encoder
-
     codec = load_codec(args)
     codec.decompress(codec.compress(np.zeros((64, 64, 3), np.uint8)))
     png, glic = folder / "in.png", folder / "in.glic"
     start = time.perf_counter()
     if args.measure == "encode":
-        coder = functools.partial(encoder.code_image, codec, None, 0)
-        encoder.encode_file(coder, png, glic, with_metrics=False)
+        coder = functools.partial(encoding.code_image, codec, None, 0)
+        encoding.encode_file(coder, png, glic, with_metrics=False)
     else:
 
         class Shelf:
             get = staticmethod(lambda fingerprint: codec)
 
-        decoder.decode_file(Shelf, glic, folder / "out.png")
+        decoding.decode_file(Shelf, glic, folder / "out.png")
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak), **facts(codec, glic)}))
@@ -155,7 +154,7 @@ def rows_of(args, known):
         if all(k in known for k in own):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            images.write_png(picture(width, height), Path(folder) / "in.png")
+            (Path(folder) / "in.png").write_bytes(images.png_bytes(picture(width, height)))
             for direction in ("encode", "decode"):
                 command = [sys.executable, __file__, "--measure", direction, "--folder", folder]
                 command += ["--model", args.model, "--memory-mib", str(args.memory_mib)]

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cli.outputs import atomic_write
 from evaluation import classics as evaluation_codecs
 from evaluation import tables as evaluation_tables
 from evaluation import workers as evaluation_run
@@ -142,7 +143,7 @@ def _entries(args, learned, rows, workers):
     for number, entry in workers.map(image_entry, items, "report"):
         index, file = missing[number]
         found[index] = entry
-        images.atomic_write(file, json.dumps(entry).encode())
+        atomic_write(file, json.dumps(entry).encode())
     return found
 
 
@@ -233,4 +234,4 @@ def write(args, learned, facts, curves, workers):
     for mark, part in parts.items():
         page = page.replace(mark, part)
     args.report.parent.mkdir(parents=True, exist_ok=True)
-    images.atomic_write(args.report, page.encode())
+    atomic_write(args.report, page.encode())

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from architecture import Architecture
-from cli import errors as cli_errors
 from cli import options
+from cli.inputs import collect
+from errors import UsageError
 from evaluation import classics as evaluation_codecs
 from evaluation import curves as evaluation_curves
 from evaluation import plots as evaluation_plots
@@ -36,20 +36,20 @@ def learned_codecs(args):
     """The ``LearnedCodec`` of every model that the options name.
 
     Raises:
-      cli_errors.UsageError, models.ModelError: for options or models that cannot be used.
+      UsageError, models.ModelError: for options or models that cannot be used.
     """
     from coding import models
 
     if args.checkpoint and args.models:
-        raise cli_errors.UsageError("--models or --checkpoint expected, got both.")
-    if all((args.checkpoint, args.family, args.num_filters)):
-        checkpoint = args.checkpoint, Architecture(args.family, args.num_filters)
+        raise UsageError("--models or --checkpoint expected, got both.")
+    architecture = options.checkpoint_architecture(args)
+    if architecture:
+        checkpoint = args.checkpoint, architecture
         return [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint))]
-    options.checkpoint_codec(args)  # refuses some of the three without the others
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
     found = [_learned(models.load_named(name), ("name", name)) for name in names]
     if len({codec.name for codec in found}) < len(found):
-        raise cli_errors.UsageError(
+        raise UsageError(
             f"Models of different names expected, got {', '.join(c.name for c in found)}."
         )
     return found
@@ -137,13 +137,13 @@ def run(args):
     for name in args.codecs:
         evaluation_codecs.find(name)
     if args.matched and not args.codecs:
-        raise cli_errors.UsageError("--matched needs --codecs: which codecs are to match?")
+        raise UsageError("--matched needs --codecs: which codecs are to match?")
     names = evaluation_curves.PAPER_CURVES if args.curves is None else args.curves
     published = [evaluation_curves.published(name) for name in names]
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     learned = learned_codecs(args)
     if not learned and not args.codecs:
-        raise cli_errors.UsageError("Nothing to measure: name --models or --codecs.")
+        raise UsageError("Nothing to measure: name --models or --codecs.")
     if args.rddata:
         curve_names = [name for name, _ in series_of(learned).values()]
         evaluation_rddata.check(args.rddata, paths, curve_names)
@@ -204,7 +204,7 @@ def _compare(args, curves, kodak):
         ours = [curve for curve in curves if curve.kind == "model"]
         anchors = [curve for curve in curves if curve.kind != "model"]
         if not (ours and anchors):
-            raise cli_errors.UsageError(
+            raise UsageError(
                 "--anchor all needs models and, to compare them with, --codecs or --curves."
             )
         return [row for a in anchors for row in evaluation_curves.compare(ours, a, kodak)]
@@ -222,7 +222,7 @@ def _anchor(args, curves):
             return curve
     if args.anchor:
         known = ", ".join(curve.name for curve in curves)
-        raise cli_errors.UsageError(f"An --anchor among {known} expected, got {args.anchor}.")
+        raise UsageError(f"An --anchor among {known} expected, got {args.anchor}.")
     return None
 
 

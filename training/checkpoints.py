@@ -12,9 +12,9 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
+from cli.outputs import atomic_write
 from coding import models
 from errors import GlicError
-from pictures import images
 from training.step import AVERAGE_SCOPE
 
 KEPT = 2  # newest checkpoints
@@ -25,7 +25,7 @@ BEST_RECORD = "best.json"  # the validation of the best checkpoint
 
 def write_json(path, record):
     """Writes a dict as readable JSON; the file holds all of it or what it held before."""
-    images.atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def read_json(path):
@@ -68,8 +68,10 @@ def progress_in(checkpoint):
 
 def start_path(source):
     """The path that a starting point stands for: a model's name for its folder in models/."""
-    named = models.MODELS_DIR / source
-    return named if named.is_dir() else Path(source)
+    try:
+        return models.folder_of(source, models.MODELS_DIR)
+    except models.ModelError:
+        return Path(source)  # of a checkpoint, or of nothing
 
 
 def checkpoint_prefix(source):

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from cli.outputs import atomic_write
 from errors import GlicError
 from pictures import images
 from training.photographs import find_images, read_rgb
@@ -87,7 +88,7 @@ class Prepared:
         else:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, format="WEBP", lossless=True)
-            images.atomic_write(self._out / name, buffer.getvalue())
+            atomic_write(self._out / name, buffer.getvalue())
             self.counts[WRITTEN] += 1
 
     def _is_known(self, pixels):

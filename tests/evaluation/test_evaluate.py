@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 
 import cli.options
 import evaluate
-from cli import errors as cli_errors
+from errors import UsageError
 from evaluation import tables as evaluation_tables
 from evaluation import workers as evaluation_run
 from pictures import images, metrics
@@ -255,7 +255,7 @@ def test_refusals(monkeypatch, tmp_path, options, message):
 def test_an_unknown_anchor_is_refused(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
-    with pytest.raises(cli_errors.UsageError, match="An --anchor among model-0"):
+    with pytest.raises(UsageError, match="An --anchor among model-0"):
         run_main(monkeypatch, "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
 
 

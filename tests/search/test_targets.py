@@ -14,8 +14,8 @@ from PIL import Image
 
 import encoder
 from architecture import Architecture
+from cli import encoding, options
 from cli import errors as cli_errors
-from cli import options
 from codec import Codec
 from coding import bitstream, models
 from coding.latents import Latents
@@ -56,7 +56,7 @@ def chooser_of(target, files, interrupted=False):
             if interrupted:
                 raise SearchInterrupted(None)
             latents = Latents(None, None, *pixels.shape[:2])
-            return encoder.Coded(FakeCodec(psnr), latents, bytes([number]) * size, (), None)
+            return encoding.Coded(FakeCodec(psnr), latents, bytes([number]) * size)
 
         return code
 
@@ -92,17 +92,17 @@ def test_the_bisection_finds_what_trying_all_finds(kind, count):
             assert sorted(tried) == list(range(count))
         else:
             assert chooser("a.png", PIXELS).data[0] == expected
-            assert len(tried) == len(set(tried)) <= 4
+            assert len(tried) == len(set(tried)) <= 5
 
 
-def test_of_five_models_two_or_three_are_tried():
+def test_of_five_models_two_to_four_are_tried():
     files = [(i, 10 * i, 20 + i) for i in range(1, 6)]
     counts = set()
     for value in (1, 2, 3, 4, 5):
         chooser, tried = chooser_of(("bpp", value), files)
         chooser("a.png", PIXELS)
         counts.add(len(tried))
-    assert counts == {2, 3}
+    assert max(counts) <= 4
 
 
 def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
@@ -117,6 +117,19 @@ def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
                 assert 8 * len(chooser("a.png", PIXELS).data) <= value * 80
         chooser, _ = chooser_of(("psnr", 23.5), files)
         assert len(chooser("a.png", PIXELS).data) == 40
+
+
+def test_neighbours_of_the_bisection_are_better_where_size_does_not_rise():
+    """Flat pictures: the bisection goes from 3 to 2, and the best lies beyond."""
+    files = [(1, 30, 41), (2, 40, 42), (3, 20, 43), (4, 15, 44), (5, 12, 45)]
+    chooser, _ = chooser_of(("psnr", 40), files)
+    assert chooser("a.png", PIXELS).data[0] == 4
+
+
+def test_a_larger_file_of_worse_quality_is_not_chosen_for_a_rate():
+    files = [(1, 10, 30), (2, 35, 28), (3, 30, 33), (4, 38, 31), (5, 80, 35)]
+    chooser, _ = chooser_of(("bpp", 4), files)
+    assert chooser("a.png", PIXELS).data[0] == 2
 
 
 def test_a_refusal_states_the_nearest_value():
@@ -134,7 +147,7 @@ def test_ctrl_c_in_a_search_for_better_latents_writes_nothing(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     chooser, tried = chooser_of(("bpp", 9), RISING, interrupted=True)
     with pytest.raises(KeyboardInterrupt):
-        encoder.encode_file(chooser, tmp_path / "a.png", tmp_path / "a.glic", False)
+        encoding.encode_file(chooser, tmp_path / "a.png", tmp_path / "a.glic", False)
     assert len(tried) == 1 and not (tmp_path / "a.glic").exists()
 
 
@@ -145,13 +158,13 @@ def test_models_are_loaded_when_tried_and_kept():
     chooser._load = lambda c: loaded.append(c.folder.name) or load(c)
     for _ in range(3):
         chooser("a.png", PIXELS)
-    assert loaded == ["m4", "m6"]
+    assert loaded == ["m4", "m6", "m5"]  # the last is a neighbour of the best
 
 
 def test_codecs_leave_memory_to_the_others():
     found = [targets.Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
     left = [targets.memory_left(10_000, found, c) for c in found]
-    assert left == [10_000 - 2250, 10_000 - 1800, 10_000 - 1350]
+    assert left == [10_000 - 2000, 10_000 - 1600, 10_000 - 1200]
 
 
 # --- Model folders -----------------------------------------------------------------------------
@@ -310,7 +323,11 @@ def test_a_rate_is_not_exceeded(run, photo, facts, tiny_codecs):
         for target in (bpp, facts[i + 1][1] - 1e-6 if i + 1 < len(facts) else 20):
             code, out, err = run(photo, "-o", "out", "--target-bpp", target, "--overwrite")
             assert (code, err) == (0, "") and chosen(out)[2] == name
-            assert out.startswith(f"tiny-1, tiny-2, tiny-3: at most {target:g} bpp, to out/")
+            lines = out.splitlines()
+            assert lines[:2] == [
+                "1 file to out/",
+                f"tiny-1, tiny-2, tiny-3: at most {target:g} bpp",
+            ]
             assert check_file(tiny_codecs, name, photo)[0] == bpp <= target
             assert chosen(out)[0] == pytest.approx(bpp, abs=1e-4) and "mean" in out
 
@@ -364,10 +381,10 @@ CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--target-bpp", 0], "--target-bpp needs a positive number, got 0.0"),
-        (["--target-bpp", "nan"], "--target-bpp needs a positive number, got nan"),
-        (["--target-psnr", "inf"], "--target-psnr needs a positive number, got inf"),
-        (["--target-psnr", -3], "--target-psnr needs a positive number, got -3.0"),
+        (["--target-bpp", 0], "--target-bpp: a number above 0 expected, got '0'"),
+        (["--target-bpp", "nan"], "--target-bpp: a number above 0 expected, got 'nan'"),
+        (["--target-psnr", "inf"], "--target-psnr: a number above 0 expected, got 'inf'"),
+        (["--target-psnr", -3], "--target-psnr: a number above 0 expected, got '-3'"),
         (["--target-bpp", 1, *CHECKPOINT], "leave out --checkpoint"),
         (["--target-psnr", 30, "--num-filters", 8], "leave out --checkpoint"),
         (["--target-bpp", 1, "--lmbda", 0.1], "leave out --lmbda"),
@@ -378,7 +395,7 @@ CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
 )
 def test_options_that_are_refused(run, photo, options, words):
     code, out, err = run(photo, "-o", "out", *options)
-    assert code == 2 and words in err and len(err.splitlines()) == 1 and "photo" not in out
+    assert code == 2 and words in err.splitlines()[-1] and out == ""
 
 
 def test_two_targets_are_refused(run, photo):
@@ -388,6 +405,6 @@ def test_two_targets_are_refused(run, photo):
 
 def test_without_a_target_the_line_names_no_model(run, photo):
     code, out, _ = run(photo, "-o", "out", names=["tiny-1"])
-    assert code == 0 and out.startswith("tiny-1: gmm, 32 filters, to out/")
+    assert code == 0 and out.splitlines()[1].startswith("tiny-1: gmm, 32 filters, started in ")
     (line,) = [line for line in out.splitlines() if line.startswith("photo.png")]
     assert line.endswith(" s")
