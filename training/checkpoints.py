@@ -68,8 +68,10 @@ def progress_in(checkpoint):
 
 def start_path(source):
     """The path that a starting point stands for: a model's name for its folder in models/."""
-    named = models.MODELS_DIR / source
-    return named if named.is_dir() else Path(source)
+    try:
+        return models.folder_of(source, models.MODELS_DIR)
+    except models.ModelError:
+        return Path(source)  # of a checkpoint, or of nothing
 
 
 def checkpoint_prefix(source):

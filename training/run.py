@@ -180,4 +180,5 @@ def export(folder, target, best=False):
     if target.resolve().parent == models.MODELS_DIR:
         print(f"encoder.py --model {target.name} codes with it, and decoder.py finds it.")
     else:
-        print(f"encoder.py --model {target} codes with it, decoder.py --model {target} restores.")
+        path = target.resolve()  # a bare name would stand for a model in models/
+        print(f"encoder.py --model {path} codes with it, decoder.py --model {path} restores.")

@@ -348,7 +348,7 @@ def test_a_model_is_exported_where_encoder_and_decoder_look(elsewhere, capsys):
     assert "encoder.py --model tiny codes" in capsys.readouterr().out
     assert run_train("--name", "tiny", "--export", "--to", "other/place") == 0
     said = capsys.readouterr().out
-    assert f"decoder.py --model {Path('other/place')} restores" in said
+    assert f"decoder.py --model {Path('other/place').resolve()} restores" in said
     assert models.load_folder("other/place").config["steps"] == 6
     assert not (elsewhere / "models").exists()
 
