@@ -17,6 +17,7 @@ from pathlib import Path
 import preflight
 from cli import errors as cli_errors
 from cli import options
+from cli.inputs import collect
 from codec import Codec
 from coding import models
 from evaluation import curves, rddata, tables
@@ -146,7 +147,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
     compared = 0 in args.levels and len(args.models) >= curves.MIN_POINTS

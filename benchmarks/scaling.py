@@ -33,8 +33,9 @@ import numpy as np
 import network
 import preflight
 from architecture import LATENT_STRIDE, Architecture, padded_size
+from cli import decoding, encoding, options
 from cli import errors as cli_errors
-from cli import options
+from cli.inputs import collect
 from codec import Codec
 from coding import models
 from evaluation.measure import peak_memory
@@ -74,7 +75,7 @@ def add_model_options(parser, default=options.DEFAULT_MODEL):
         help="a folder in models/, or an untrained one: random-128, random-gllmm-64 "
         "(default: %(default)s)",
     )
-    options.add_memory_option(parser)
+    options.add_limits(parser)
 
 
 def load_codec(args):
@@ -87,7 +88,7 @@ def picture(height, width):
     """uint8 (height, width, 3): the photographs of valid/, mirrored to fill any size."""
     photos = [
         images.read_image(p).pixels
-        for p in images.collect([options.ROOT / "valid"], images.IMAGE_SUFFIXES)
+        for p in collect([options.ROOT / "valid"], images.IMAGE_SUFFIXES)
     ]
     photo = max((p for p in photos if p.ndim == 3), key=lambda p: p.size)
     down, right = (2 * -(-a // (2 * b)) for a, b in zip((height, width), photo.shape))
@@ -97,22 +98,19 @@ def picture(height, width):
 
 def measure(args, folder):
     """Encodes or decodes once in this process; prints the row as JSON."""
-    import decoder
-    import encoder
-
     codec = load_codec(args)
     codec.decompress(codec.compress(np.zeros((64, 64, 3), np.uint8)))
     png, glic = folder / "in.png", folder / "in.glic"
     start = time.perf_counter()
     if args.measure == "encode":
-        coder = functools.partial(encoder.code_image, codec, None, 0)
-        encoder.encode_file(coder, png, glic, with_metrics=False)
+        coder = functools.partial(encoding.code_image, codec, None, 0)
+        encoding.encode_file(coder, png, glic, with_metrics=False)
     else:
 
         class Shelf:
             get = staticmethod(lambda fingerprint: codec)
 
-        decoder.decode_file(Shelf, glic, folder / "out.png")
+        decoding.decode_file(Shelf, glic, folder / "out.png")
     seconds = time.perf_counter() - start
     measured = {"seconds": round(seconds, 2), "peak_mib": round(peak_memory())}
     print(json.dumps({**measured, **facts(codec, glic)}))
@@ -152,7 +150,7 @@ def rows_of(args, known):
         if all(k in known for k in own):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            images.write_png(picture(height, width), Path(folder) / "in.png")
+            (Path(folder) / "in.png").write_bytes(images.png_bytes(picture(height, width)))
             for direction in ("encode", "decode"):
                 command = [sys.executable, "-m", "benchmarks.scaling", "--measure", direction]
                 command += ["--folder", folder, "--model", args.model]

@@ -139,7 +139,7 @@ def main():
 
     with tempfile.TemporaryDirectory() as folder:
         png = Path(folder, "a.png")
-        images.write_png(picture(SIDE, SIDE), png)
+        png.write_bytes(images.png_bytes(picture(SIDE, SIDE)))
         options_of = {
             "encoder": [str(png), "--model", args.model, "--no-metrics"],
             "decoder": [str(png.with_suffix(".glic"))],

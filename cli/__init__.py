@@ -1,4 +1,4 @@
-"""What the command lines share: options, inputs, outputs, the loop over files, errors.
+"""The command lines: what encoder.py and decoder.py do, and what all scripts share.
 
 Importing it first says in one sentence what is missing, before an import fails.
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from architecture import FAMILIES, Architecture
 from cli.errors import UsageError
+from coding.bitstream import MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072
@@ -63,24 +64,54 @@ def add_model_options(parser):
     group.add_argument(
         "--num-filters", type=count, metavar="N", help="filters of its networks, such as 128 or 192"
     )
+    group.add_argument(
+        "--num-latents",
+        type=count,
+        metavar="M",
+        help="channels of its latents y, where they are not N",
+    )
 
 
-def add_file_options(parser, default_input, default_output):
-    """Adds the inputs, the output folder and --overwrite."""
+def add_file_options(parser, default_input, default_output, extension):
+    """Adds the inputs, the outputs and how one becomes the other.
+
+    Args:
+      parser: of the command line.
+      default_input: path of the folder that is read where nothing is named.
+      default_output: path of the folder that is written where nothing is named.
+      extension: of the outputs.
+    """
+    parser.set_defaults(default_output=Path(default_output))
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="FILE_OR_FOLDER",
         default=[default_input],
-        help=f"what to read; of a folder, its own files only (default: {default_input.name}/)",
+        help="what to read; of a folder, its own files only; - is standard input, for one file "
+        f"(default: {default_input.name}/)",
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
-        default=Path(default_output),
-        metavar="FOLDER",
-        help=f"where to write, made if missing (default: {default_output}/)",
+        metavar="FOLDER_OR_FILE",
+        help=f"folder to write to, made if missing; for one input also a file, *{extension}, or - "
+        f"for standard output (default: {default_output}/; of standard input, standard output)",
+    )
+    parser.add_argument(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="also the files of subfolders, in the same subfolders of the output folder; links to "
+        "folders are followed only where they are named",
+    )
+    parser.add_argument(
+        "--keep-suffix",
+        action="store_true",
+        help=f"add {extension} to the input's whole name, in place of its suffix: tells photo.jpg "
+        "from photo.png",
+    )
+    parser.add_argument(
+        "--keep-times", action="store_true", help="give outputs the file times of their inputs"
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -98,8 +129,16 @@ def add_file_options(parser, default_input, default_output):
     )
 
 
-def add_memory_option(parser):
-    """Adds --memory-mib."""
+def add_limits(parser):
+    """Adds --max-pixels and --memory-mib."""
+    parser.add_argument(
+        "--max-pixels",
+        type=count,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="refuse pictures of more pixels, before any memory is taken for them (default: "
+        "%(default)s, the most that the encoder takes)",
+    )
     parser.add_argument(
         "--memory-mib",
         type=count,
@@ -120,6 +159,24 @@ def memory_budget(args):
     return args.memory_mib << 20
 
 
+def checkpoint_architecture(args):
+    """The ``Architecture`` of --checkpoint, or None without that option.
+
+    Raises:
+      UsageError: where --checkpoint, --family and --num-filters do not come together.
+      ArchitectureError: where no codec can be built of them.
+    """
+    given = [args.checkpoint, args.family, args.num_filters]
+    if all(v is None for v in (*given, args.num_latents)):
+        return None
+    if any(v is None for v in given):
+        raise UsageError(
+            "--checkpoint, --family and --num-filters go together, --num-latents may join them: "
+            "give all three, or none."
+        )
+    return Architecture(args.family, args.num_filters, args.num_latents)
+
+
 def checkpoint_codec(args, **options):
     """The ``Codec`` of --checkpoint, or None without that option.
 
@@ -128,16 +185,11 @@ def checkpoint_codec(args, **options):
       options: further arguments of ``Codec.from_checkpoint``.
 
     Raises:
-      UsageError: where --checkpoint, --family and --num-filters do not come together.
+      UsageError, ArchitectureError: as ``checkpoint_architecture``.
     """
-    given = [args.checkpoint, args.family, args.num_filters]
-    if all(v is None for v in given):
+    architecture = checkpoint_architecture(args)
+    if architecture is None:
         return None
-    if any(v is None for v in given):
-        raise UsageError(
-            "--checkpoint, --family and --num-filters go together: give all three, or none."
-        )
     from codec import Codec
 
-    architecture = Architecture(args.family, args.num_filters)
     return Codec.from_checkpoint(args.checkpoint, architecture, **options)

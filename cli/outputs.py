@@ -1,54 +1,101 @@
-"""Outputs that appear under their names only when they are whole."""
+"""Outputs: files that appear under their names only when they are whole and on the disk."""
+
+from __future__ import annotations
 
 import contextlib
 import os
 import re
 import secrets
 import time
+from pathlib import Path
 
-from pictures.images import ImageError
+from cli import streams
+from errors import GlicError
 
-STALE_SECONDS = 60  # age of a temporary file whose process no longer runs
-# The names that publish and images.atomic_write give to what is not whole yet.
-_TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{16}\.tmp")
+# Age of a temporary file that a killed process left. A file is written in one go, so that a young
+# one may still be at work, on this machine or on another that shares the folder.
+STALE_SECONDS = 3600
+_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{16}\.tmp")  # the names that atomic_write gives
 
 
-class OutputExists(ImageError):
+class OutputError(GlicError):
+    """An output that cannot be made, or that is not what it should be."""
+
+
+class OutputExists(OutputError):
     """An output that is already there and must not be replaced."""
 
 
-def publish(write, output, overwrite):
-    """Lets ``write(path)`` make a file and gives it its name when it is whole.
+def write(output, data, **options):
+    """Writes bytes to standard output for ``STREAM``, else to a file as ``atomic_write`` does."""
+    if output == streams.STREAM:
+        streams.write(data)
+    else:
+        atomic_write(output, data, **options)
 
-    Without ``overwrite`` the name is taken atomically: where two processes write the same output,
-    the second fails, and neither replaces what the other wrote.
+
+def times_of(path):
+    """Times of a file's last access and change, in nanoseconds."""
+    status = os.stat(path)
+    return status.st_atime_ns, status.st_mtime_ns
+
+
+def atomic_write(path, data, *, overwrite=True, times=None, read_back=False):
+    """Writes bytes so that ``path`` holds either all of them or what it held before.
+
+    They go to a hidden temporary file in the same folder, which gets the name when it is on the
+    disk, and is removed on any failure, a keyboard interrupt included. With ``overwrite`` a
+    symbolic link is followed, and what is no regular file (a pipe, /dev/null) is written directly.
+    Without it the name is taken atomically: where two processes write the same output, the second
+    fails, and neither replaces what the other wrote.
 
     Args:
-      write: writes a file at the path it is given.
-      output: the file's name in the end.
+      path: the file's name in the end.
+      data: bytes.
       overwrite: whether to replace what has that name.
+      times: of last access and change, in nanoseconds, for the file; None: those of writing it.
+      read_back: whether to compare what the disk gives back before the file gets its name.
 
     Raises:
-      OutputExists: where the name is taken; OSError: where the file cannot be written.
+      OutputExists: where the name is taken; OutputError: where it reads back otherwise.
+      OSError: where the file cannot be written; its ``filename`` is ``path``.
     """
-    temporary = output.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    target = Path(os.path.realpath(path)) if overwrite else Path(path)
+    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
     try:
-        write(temporary)
-        if overwrite:
-            os.replace(temporary, os.path.realpath(output))
-        else:
-            _link(temporary, output)
+        if overwrite and os.path.exists(target) and not os.path.isfile(target):
+            target.write_bytes(data)
+            return
+        try:
+            _write_whole(temporary, data)
+            if read_back and temporary.read_bytes() != data:
+                raise OutputError(f"{path} reads back from the disk other than it was written.")
+            if times:
+                os.utime(temporary, ns=times)
+            if overwrite:
+                os.replace(temporary, target)
+            else:
+                _link(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
     except OSError as error:
-        # The temporary name would mean nothing to the user.
-        raise OSError(error.errno, error.strerror, str(output)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        # The temporary name would mean nothing to the user. The number picks the subclass.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_whole(path, data):
+    # Mode "x" creates the file exclusively and with the permissions that the umask asks for,
+    # where tempfile.mkstemp would leave it readable by its owner only.
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # before the name: a power cut must not leave it on nothing
 
 
 def _link(temporary, output):
     """Gives a file its name unless it is taken."""
-    taken = OutputExists(f"{output} exists: another process has written it meanwhile")
+    taken = OutputExists(f"{output} exists: another process has written it meanwhile.")
     try:
         os.link(temporary, output)
     except FileExistsError:
@@ -59,24 +106,16 @@ def _link(temporary, output):
         os.replace(temporary, output)
 
 
-def remove_stale(folder):
-    """Removes the temporary files that killed processes left in an output folder."""
+def make_folder(folder):
+    """Makes an output folder, and removes what killed processes left in it.
+
+    Raises:
+      OSError: where it cannot be made or read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
-        match = _TEMPORARY.fullmatch(entry.name)
         # OSError: gone meanwhile, or not ours to remove.
         with contextlib.suppress(OSError):
-            if match and _is_stale(entry, int(match[1])):
+            is_ours = _TEMPORARY.fullmatch(entry.name)
+            if is_ours and time.time() - entry.stat().st_mtime > STALE_SECONDS:
                 entry.unlink()
-
-
-def _is_stale(entry, pid):
-    """Whether a temporary file's process is gone; the age is for those of other machines."""
-    if time.time() - entry.stat().st_mtime < STALE_SECONDS:
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        return False
-    return False

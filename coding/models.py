@@ -4,6 +4,9 @@ A folder ``models/NAME/`` holds a TF 1.x Saver checkpoint with the prefix ``mode
 variables only) and ``config.json`` with at least ``family``, ``num_filters`` and ``fingerprint``;
 ``num_latents`` where y has more or fewer channels than N.
 A checkpoint that the authors published is the same without the configuration.
+
+A model is found by its name in ``MODELS_DIR``, or anywhere by its folder's path; the model of a
+file by its fingerprint, in ``MODELS_DIR`` and in what the caller names besides.
 """
 
 from __future__ import annotations
@@ -191,18 +194,23 @@ def load_folder(folder):
 
 
 def folder_of(name, models_dir=MODELS_DIR):
-    """The folder of the model called ``name`` in ``models_dir``, or the folder of that path.
+    """The folder of a model: a name stands for that folder of ``models_dir``, else it is a path.
 
     Raises:
       ModelError: where there is none.
     """
-    folder = Path(models_dir) / name
-    if not folder.is_dir() and Path(name).is_dir():
-        folder = Path(name)
-    if not folder.is_dir():
+    path = Path(name)
+    # One part and no path of several, which would lead out of models_dir.
+    named = Path(models_dir) / path.name
+    if path.name == str(name) != ".." and named.is_dir():
+        return named
+    if not path.is_dir():
         known = ", ".join(available(models_dir)) or "none"
-        raise ModelError(f"No model named {name} in {models_dir}. Available: {known}.")
-    return folder
+        raise ModelError(
+            f"No model named {name} in {models_dir}, and no folder of that path. Available: "
+            f"{known}."
+        )
+    return path
 
 
 def load_named(name, models_dir=MODELS_DIR):
@@ -222,21 +230,26 @@ def load(source):
     return load_checkpoint(path, architecture) if architecture else load_folder(path)
 
 
-def find(fingerprint, models_dir=MODELS_DIR):
-    """The folder in ``models_dir`` of the model with this fingerprint (8 bytes).
+def find(fingerprint, models_dir=MODELS_DIR, more=()):
+    """The folder of the model with this fingerprint (8 bytes), in ``models_dir`` or among ``more``.
+
+    Args:
+      fingerprint: 8 bytes.
+      models_dir: the folder of model folders.
+      more: names or paths of further model folders, see ``folder_of``.
 
     Raises:
       ModelError: where there is none.
     """
-    for name in available(models_dir):
-        folder = Path(models_dir) / name
+    known = available(models_dir)
+    for folder in (folder_of(name, models_dir) for name in (*known, *more)):
         try:
             if read_config(folder)["fingerprint"] == fingerprint.hex():
                 return folder
         except ModelError:
             continue  # a broken folder must not hide the right one
-    known = ", ".join(available(models_dir)) or "none"
     raise ModelError(
         f"The file was written with model {fingerprint.hex()}, which is not in {models_dir} "
-        f"(there: {known}). Put its folder there, or name its checkpoint with --checkpoint."
+        f"(there: {', '.join(known) or 'none'}). Put its folder there or name it with --model, or "
+        "its checkpoint with --checkpoint."
     )

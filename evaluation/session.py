@@ -9,9 +9,9 @@ from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
-from architecture import Architecture
 from cli import errors as cli_errors
 from cli import options
+from cli.inputs import collect
 from evaluation import classics, curves, plots, rddata, tables, workers
 from evaluation.measure import Task
 from evaluation.options import ALL_ANCHORS
@@ -37,10 +37,10 @@ def learned_codecs(args):
 
     if args.checkpoint and args.models:
         raise cli_errors.UsageError("--models or --checkpoint expected, got both.")
-    if all((args.checkpoint, args.family, args.num_filters)):
-        checkpoint = args.checkpoint, Architecture(args.family, args.num_filters)
+    architecture = options.checkpoint_architecture(args)
+    if architecture:
+        checkpoint = args.checkpoint, architecture
         return [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint))]
-    options.checkpoint_codec(args)  # refuses some of the three without the others
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
     found = [_learned(models.load_named(name), ("name", name)) for name in names]
     if len({codec.name for codec in found}) < len(found):
@@ -156,7 +156,7 @@ def run(args, page=None):
         raise cli_errors.UsageError("--matched needs --codecs: which codecs are to match?")
     names = curves.PAPER_CURVES if args.curves is None else args.curves
     published = [curves.published(name) for name in names]
-    paths = images.collect(args.images, images.IMAGE_SUFFIXES)
+    paths = collect(args.images, images.IMAGE_SUFFIXES)
     learned = learned_codecs(args)
     if not learned and not args.codecs:
         raise cli_errors.UsageError("Nothing to measure: name --models or --codecs.")

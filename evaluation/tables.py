@@ -7,9 +7,10 @@ import io
 import json
 import math
 
+from cli.outputs import atomic_write
 from evaluation import classics
 from evaluation.curves import make_curve
-from pictures import images, metrics
+from pictures import metrics
 
 # fmt: off
 COLUMNS = (
@@ -193,7 +194,7 @@ def write_csv(rows, columns, path):
     writer.writeheader()
     for row in rows:
         writer.writerow({c: "" if row.get(c) is None else row[c] for c in columns})
-    images.atomic_write(path, buffer.getvalue().encode())
+    atomic_write(path, buffer.getvalue().encode())
 
 
 def plain(value):
@@ -208,4 +209,4 @@ def plain(value):
 def write_json(facts, path):
     """Writes dicts, lists, strings and numbers as JSON."""
     text = json.dumps(plain(facts), indent=1, allow_nan=False, ensure_ascii=False)
-    images.atomic_write(path, (text + "\n").encode())
+    atomic_write(path, (text + "\n").encode())

@@ -25,10 +25,10 @@ import tqdm
 
 from cli import errors as cli_errors
 from cli import options
+from cli.outputs import atomic_write
 from errors import GlicError
 from evaluation import classics
 from evaluation.measure import measure
-from pictures import images
 
 # What decides over a result, beside the inputs. A change of any file of these measures anew.
 _SOURCES = (
@@ -145,8 +145,8 @@ def _measure_and_keep(arguments):
         row, data = measure(task)
         row.update(conditions)
         file = folder / (key + row["suffix"])
-        images.atomic_write(file, data)
-        images.atomic_write(folder / f"{key}.json", json.dumps(row).encode())
+        atomic_write(file, data)
+        atomic_write(folder / f"{key}.json", json.dumps(row).encode())
         return row, None
     except cli_errors.EXPECTED_ERRORS as error:
         return None, cli_errors.reason(error)

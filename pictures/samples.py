@@ -1,4 +1,4 @@
-"""What Pillow has opened, as 8-bit RGB or 8-bit grey: depth, alpha, colour space, orientation.
+"""What Pillow has opened, as 8-bit RGB or 8-bit grey: depth, alpha, orientation.
 
 Pillow reduces some deep samples, drops some alpha channels and misreads a few kinds of TIFF
 without a word. Here each such change is noted, and what would come out wrong is refused.
@@ -6,13 +6,15 @@ without a word. Here each such change is noted, and what would come out wrong is
 
 from __future__ import annotations
 
-import io
 import re
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image
 
 from errors import GlicError
+from pictures import colour
+from pictures.containers import Headers
 
 _TRANSPOSE = Image.Transpose
 _ORIENTATIONS = {  # value of the EXIF tag: what undoes it, and how to call that
@@ -24,7 +26,11 @@ _ORIENTATIONS = {  # value of the EXIF tag: what undoes it, and how to call that
     7: (_TRANSPOSE.TRANSVERSE, "rotated and mirrored"),
     8: (_TRANSPOSE.ROTATE_90, "rotated"),
 }
-_ORIENTATION_TAG = 0x0112
+# Adobe RGB by EXIF: the index "R03" (DCF 2.0), or a colour space of 2, which EXIF does not know.
+_INTEROP_INDEX, _COLOUR_SPACE, _ADOBE_RGB = 1, 0xA001, 2
+# These kinds turn the picture by their own headers, which their readers obey (AVIF's in the guise
+# of EXIF): what XMP says is of no concern, nor, in JPEG XL, what EXIF says.
+_SELF_TURNING = ("AVIF", "HEIC", "JPEG XL")
 
 # TIFF tags and the values of theirs that matter here.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 258, 262, 284, 339
@@ -35,23 +41,28 @@ _RAW_16_BIT = re.compile(r";16[BLN]$")
 # Raw modes of grey with fewer than 8 bits: what Pillow multiplies the samples by.
 _SHALLOW_GREY = {"L;2": 85, "L;4": 17}
 
-# Two profiles that agree within this many 8-bit levels show the same picture.
-_SAME_COLOUR_LEVELS = 2
+_STRIP_ROWS = 64  # compared at a time when looking for grey
 
 
 class UnsupportedSamples(GlicError):
     """Samples that have no 8-bit meaning; the message is a sentence that lacks its subject."""
 
 
-def to_8bit(image: Image.Image, head: bytes) -> tuple[np.ndarray, tuple[str, ...]]:
+class _Exif(NamedTuple):
+    orientation: int | None = None
+    adobe_rgb: bool = False
+    has_more: bool = False  # tags besides the orientation
+
+
+def to_8bit(image: Image.Image, headers: Headers) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode an image to 8-bit RGB or 8-bit grey, upright, opaque, in sRGB.
 
     Args:
       image: opened by Pillow and not loaded yet (loading forgets how the samples were stored).
-      head: the file's first bytes, in which JPEG 2000 and AVIF state their bit depth.
+      headers: what the file's headers state besides.
 
     Returns:
-      pixels: uint8, (H, W, 3) for RGB or (H, W) for grey.
+      pixels: uint8, (H, W, 3) for RGB or (H, W) for grey, also if grey was stored as RGB.
       notes: short phrases, one for each change made to the stored picture.
 
     Raises:
@@ -62,34 +73,48 @@ def to_8bit(image: Image.Image, head: bytes) -> tuple[np.ndarray, tuple[str, ...
     if 0 in image.size:
         raise UnsupportedSamples(f"has no pixels ({image.width}x{image.height}).")
     notes = _frame_notes(image)
-    raw_mode, bits = _raw_mode(image), bits_per_sample(image, head)
-    if image.format == "TIFF":
-        _check_tiff(image, bits)
+    raw_mode, bits = _raw_mode(image), bits_per_sample(image, headers)
+    has_xmp = any(image.info.get(key) for key in ("xmp", "XML:com.adobe.xmp"))
+    if headers.kind in _SELF_TURNING:
+        image.info.pop("xmp", None)
     # TIFF's reader applies the orientation while it loads and then drops the tag. PNG may keep
     # the tag behind the pixels, so there it is known only afterwards.
-    applied = _orientation(image, []) if image.format == "TIFF" else None
+    exif = None
+    if image.format == "TIFF":
+        _check_tiff(image, bits)
+        exif = _read_exif(image, notes)
     image.load()
-    pending = _orientation(image, notes)
+    pending = _read_exif(image, notes if exif is None else [])
+    exif = exif or pending
 
     colours, alpha = _split_alpha(image, bits, raw_mode, notes)
     if colours.mode not in ("L", "RGB"):
         notes.append(f"{colours.mode} converted to RGB")
     if colours.mode not in ("L", "RGB", "CMYK"):
         colours = colours.convert("RGB")
-    if image.info.get("icc_profile"):
-        colours = _to_srgb(colours, image.info["icc_profile"], notes)
+    was_grey = _is_grey(colours)
+    colours = colour.to_srgb(colours, image.info, headers, exif.adobe_rgb, notes)
     if colours.mode == "CMYK":
         colours = colours.convert("RGB")
-    if pending in _ORIENTATIONS:
-        method = _ORIENTATIONS[pending][0]
+    # A conversion may leave grey a level or two beside grey.
+    if _is_grey(colours, colour.SAME_COLOUR_LEVELS if was_grey else 0):
+        colours = colours.getchannel("G")
+        if image.mode not in ("P", "PA"):
+            notes.append(f"grey stored as {'CMYK' if image.mode == 'CMYK' else 'RGB'}")
+    if pending.orientation in _ORIENTATIONS:
+        method = _ORIENTATIONS[pending.orientation][0]
         colours = colours.transpose(method)
         alpha = alpha.transpose(method) if alpha is not None else None
-    if (pending or applied) in _ORIENTATIONS:
-        notes.append(f"{_ORIENTATIONS[pending or applied][1]} by its EXIF orientation")
-    return _blend_onto_white(colours, alpha, notes), tuple(notes)
+    if exif.orientation in _ORIENTATIONS:
+        notes.append(f"{_ORIENTATIONS[exif.orientation][1]} by its EXIF orientation")
+    pixels = _blend_onto_white(colours, alpha, notes)
+    dropped = [name for name, there in (("EXIF", exif.has_more), ("XMP", has_xmp)) if there]
+    if dropped:
+        notes.append(f"{' and '.join(dropped)} dropped")
+    return pixels, tuple(notes)
 
 
-def bits_per_sample(image: Image.Image, head: bytes) -> int:
+def bits_per_sample(image: Image.Image, headers: Headers) -> int:
     """Bits of a stored sample, of which Pillow drops those over 8 without a word; 8 if fewer.
 
     Args: as for `to_8bit`.
@@ -99,9 +124,10 @@ def bits_per_sample(image: Image.Image, head: bytes) -> int:
     if image.format == "TIFF":
         bits = max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
     elif image.format == "PPM" and codec.startswith("ppm"):
-        bits = arguments[-1].bit_length()  # the largest value that a sample can have
-    elif image.format in ("JPEG2000", "AVIF"):
-        bits = _bits_in_head(head)
+        # The largest value that a sample can have; the bits of a plain bitmap state none.
+        bits = 1 if isinstance(arguments, str) else arguments[-1].bit_length()
+    elif headers.bits or headers.kind == "HEIC":
+        bits = image.info.get("bit_depth", headers.bits)
     elif image.mode.startswith("I;16") or codec == "SGI16" or _RAW_16_BIT.search(_raw_mode(image)):
         bits = 16
     elif codec == "sgi_rle":
@@ -109,20 +135,6 @@ def bits_per_sample(image: Image.Image, head: bytes) -> int:
     elif image.mode == "I":
         bits = 32
     return max(8, bits)
-
-
-def _bits_in_head(head: bytes) -> int:
-    """Bits per sample that a JPEG 2000 SIZ marker or an AVIF av1C box states, else 0."""
-    codestream = head.find(b"\xff\x4f\xff\x51")
-    if codestream >= 0:
-        # SOC, SIZ, Lsiz, Rsiz, eight 32-bit sizes, Csiz; then Ssiz = bits - 1 and a sign bit.
-        ssiz = head[codestream + 42 : codestream + 43]
-        return (ssiz[0] & 0x7F) + 1 if ssiz else 0
-    box = head.find(b"av1C")
-    flags = head[box + 6 : box + 7] if box >= 0 else b""
-    if flags and flags[0] & 0x40:  # high_bitdepth, then twelve_bit
-        return 12 if flags[0] & 0x20 else 10
-    return 0
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -159,17 +171,32 @@ def _frame_notes(image: Image.Image) -> list[str]:
     if image.format == "PSD" and frames > 1:
         return [f"flattened picture of {frames} layers"]
     if frames > 1:
-        return [f"first of {frames} frames"]
+        return [
+            f"first of {frames} frames" if image.tell() == 0 else f"main one of {frames} images"
+        ]
     return [f"largest of {len(sizes)} sizes"] if len(sizes) > 1 else []
 
 
-def _orientation(image: Image.Image, notes: list[str]) -> int | None:
+def _read_exif(image: Image.Image, notes: list[str]) -> _Exif:
     try:
-        value = image.getexif().get(_ORIENTATION_TAG)
+        exif = image.getexif()
+        tags = set(exif) - {ExifTags.Base.Orientation}
+        if image.format == "TIFF":  # whose own tags are listed too
+            tags &= {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        has_interop = ExifTags.IFD.Interop in details
+        interop = exif.get_ifd(ExifTags.IFD.Interop) if has_interop else {}
+        adobe_rgb = (
+            str(interop.get(_INTEROP_INDEX, "")).startswith("R03")
+            or details.get(_COLOUR_SPACE) == _ADOBE_RGB
+        )
+        orientation = exif.get(ExifTags.Base.Orientation)
+        if image.format == "JXL" and not image.jpeg:  # unless it holds a JPEG
+            orientation = None
     except Exception:  # damaged EXIF raises as variously as damaged pixels, and matters less
         notes.append("unreadable EXIF data ignored")
-        return None
-    return value if isinstance(value, int) else None
+        return _Exif()
+    return _Exif(orientation if isinstance(orientation, int) else None, adobe_rgb, bool(tags))
 
 
 def _split_alpha(
@@ -189,8 +216,8 @@ def _split_alpha(
     if mode in ("P", "PA"):
         palette_mode = getattr(image.palette, "mode", "RGB")
         plain = mode == "P" and key is None and not palette_mode.endswith("A")
-        return _from_palette(image.convert("RGB" if plain else "RGBA"))
-    if mode in ("1", "L"):
+        image = image.convert("RGB" if plain else "RGBA")
+    elif mode in ("1", "L"):
         if key is not None and raw_mode in _SHALLOW_GREY:
             # Pillow scales such samples to 8 bits, but not the key.
             image.info["transparency"] = key * _SHALLOW_GREY[raw_mode]
@@ -206,14 +233,6 @@ def _split_alpha(
     if image.mode in ("LA", "RGBA"):
         return image.convert(image.mode[:-1]), image.getchannel("A")
     return image, None
-
-
-def _from_palette(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    red, green, blue = (np.asarray(image.getchannel(c)) for c in "RGB")
-    if np.array_equal(red, green) and np.array_equal(red, blue):
-        return image.getchannel("R"), alpha
-    return image.convert("RGB"), alpha
 
 
 def _reduce_grey(
@@ -237,40 +256,19 @@ def _reduce_grey(
     return Image.fromarray(grey.astype(np.uint8)), alpha
 
 
-def _to_srgb(image: Image.Image, profile_bytes: bytes, notes: list[str]) -> Image.Image:
-    """The image (L, RGB or CMYK) in sRGB by its ICC profile; a useless profile is noted."""
-    grey = image.mode == "L"
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile_bytes))
-        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(profile.profile.xcolor_space.strip())
-        if grey and mode == "RGB":  # a grey JPEG of a camera keeps the camera's RGB profile
-            image = image.convert("RGB")
-        if image.mode != mode:
-            notes.append("ICC profile ignored, it is for another kind of image")
-            return image
-        transform = ImageCms.buildTransform(
-            profile, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
-        )
-        if mode == "CMYK" or not _is_identity(transform, mode):
-            image = ImageCms.applyTransform(image, transform)
-            notes.append("converted from its ICC profile to sRGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
-        notes.append("unreadable ICC profile ignored")
-    return image.convert("L") if grey else image
+def _is_grey(image: Image.Image, tolerance: int = 0) -> bool:
+    """Whether an RGB image is grey, give or take `tolerance` levels; False in other modes.
 
-
-def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a transform to sRGB leaves colours alone; a profile's name does not tell."""
-    if mode == "L":
-        probe = np.arange(256, dtype=np.uint8)[None, :]
-        expected = np.repeat(probe[..., None], 3, axis=2)
-    else:
-        steps = np.arange(0, 256, 15, dtype=np.uint8)
-        lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1)
-        probe = expected = np.ascontiguousarray(lattice.reshape(1, -1, 3))
-    result = ImageCms.applyTransform(Image.fromarray(probe), transform)
-    difference = np.abs(np.asarray(result).astype(np.int16) - expected)
-    return int(difference.max()) <= _SAME_COLOUR_LEVELS
+    Stops at the first strip that is not, which in a photograph in colour is the first.
+    """
+    if image.mode != "RGB":
+        return False
+    for top in range(0, image.height, _STRIP_ROWS):
+        box = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
+        strip = np.asarray(image.crop(box)).astype(np.int16)
+        if np.abs(strip[..., ::2] - strip[..., 1:2]).max() > tolerance:
+            return False
+    return True
 
 
 def _blend_onto_white(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cli import errors as cli_errors
+from cli import options
 from errors import GlicError
 
 # Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 4.3 measured at 64
@@ -56,13 +57,13 @@ def add_options(parser):
     either = group.add_mutually_exclusive_group()
     either.add_argument(
         "--target-bpp",
-        type=float,
+        type=options.positive,
         metavar="X",
         help="the file nearest to X bits per pixel that does not exceed them, by its whole size",
     )
     either.add_argument(
         "--target-psnr",
-        type=float,
+        type=options.positive,
         metavar="X",
         help="the smallest file whose decoded 8-bit pixels have a PSNR of at least X dB",
     )
@@ -72,19 +73,18 @@ def of_options(args):
     """The ``Target`` that an encoder's options name, or None.
 
     Raises:
-      cli_errors.UsageError: for a value that means nothing, or other options that contradict it.
+      cli_errors.UsageError: for other options that contradict it.
     """
     kind = "psnr" if args.target_bpp is None else "bpp"
     value = args.target_psnr if args.target_bpp is None else args.target_bpp
     if value is None:
         return None
     name = f"--target-{kind}"
-    if not (math.isfinite(value) and value > 0):
-        raise cli_errors.UsageError(f"{name} needs a positive number, got {value}.")
-    if any(v is not None for v in (args.checkpoint, args.family, args.num_filters)):
+    checkpoint = (args.checkpoint, args.family, args.num_filters, args.num_latents)
+    if any(v is not None for v in checkpoint):
         raise cli_errors.UsageError(
-            f"{name} chooses among model folders: leave out --checkpoint, --family and "
-            "--num-filters, or the target."
+            f"{name} chooses among model folders: leave out --checkpoint, --family, "
+            "--num-filters and --num-latents, or the target."
         )
     if args.lmbda is not None:
         raise cli_errors.UsageError(

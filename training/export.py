@@ -23,9 +23,9 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import network
 from architecture import Architecture
+from cli.outputs import atomic_write
 from coding import models
 from errors import GlicError
-from pictures import images
 from training.graph import AVERAGE_SCOPE
 from training.log import columns_of, plot_run
 from variables import PRIOR_SCOPE
@@ -36,7 +36,7 @@ BEST_RECORD = "best.json"  # in a run's folder: the validation of its best check
 
 def write_json(path, record):
     """Writes a dict as readable JSON; the file holds all of it or what it held before."""
-    images.atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def read_json(path):

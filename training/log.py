@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
 
-from pictures import images, metrics
+from cli.outputs import atomic_write
+from pictures import metrics
 
 LOG_COLUMNS = [
     *("step", "hours", "loss", "bpp_y", "bpp_z", "psnr", "learning_rate"),
@@ -38,7 +39,7 @@ class Table:
                 rows = [row for row in csv.reader(file)][1:]
         rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
         self._path, self._complained = path, False
-        images.atomic_write(path, self._text([columns, *rows]))
+        atomic_write(path, self._text([columns, *rows]))
         self._size, self._pending = path.stat().st_size, b""
 
     @staticmethod

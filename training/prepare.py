@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from cli.outputs import atomic_write
 from errors import GlicError
 from pictures import images
 from training import photographs as training_data
@@ -84,7 +85,7 @@ class Prepared:
         else:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, format="WEBP", lossless=True)
-            images.atomic_write(self._out / name, buffer.getvalue())
+            atomic_write(self._out / name, buffer.getvalue())
             self.counts[WRITTEN] += 1
 
     def _is_known(self, pixels):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cli.outputs import atomic_write
 from evaluation import classics, tables, workers
 from pictures import images
 
@@ -140,7 +141,7 @@ def _entries(output, learned, rows, pool):
     for number, entry in pool.map(image_entry, items, "report"):
         index, file = missing[number]
         found[index] = entry
-        images.atomic_write(file, json.dumps(entry).encode())
+        atomic_write(file, json.dumps(entry).encode())
     return found
 
 
@@ -232,4 +233,4 @@ def write(path, output, learned, facts, curves, pool):
     for mark, part in parts.items():
         page = page.replace(mark, part)
     path.parent.mkdir(parents=True, exist_ok=True)
-    images.atomic_write(path, page.encode())
+    atomic_write(path, page.encode())

@@ -1,6 +1,9 @@
 """encoder.py and decoder.py as a user runs them: lines, exit codes, refusals, nothing half-done."""
 
+import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,10 @@ from PIL import Image
 
 import decoder
 import encoder
-from cli import jobs, options
+from architecture import Architecture
+from cli import options
+from cli.inputs import collect
+from coding import models
 from pictures import images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,19 +160,30 @@ def test_a_bad_option_is_one_line_of_a_fresh_process(folder):
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        (["no-such-file.png"], "does not exist"),
         (["--checkpoint", "x"], "go together"),
         ([*MODEL, "--model", "gmm-mse-3"], "got both"),
-        (["--model", "nothing-like-it"], "No model named"),
         ([*MODEL, "--effort", 1], "add --lmbda"),
-        (["--checkpoint", "nowhere", "--family", "gmm", "--num-filters", 32], "No checkpoint"),
-        (["--checkpoint", MODEL[1], "--family", "gllmm", "--num-filters", 32], "does not fit"),
         (["--checkpoint", MODEL[1], "--family", "gmm", "--num-filters", 12], "multiple of 8"),
     ],
 )
 def test_bad_options_are_one_sentence(folder, run_here, arguments, words):
     code, out, err = run_here(encoder, *arguments, "-o", "unused")
     assert code == 2 and out == ""
+    assert words in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--model", "nothing-like-it"], "No model named"),
+        (["--checkpoint", "nowhere", "--family", "gmm", "--num-filters", 32], "No checkpoint"),
+        (["--checkpoint", MODEL[1], "--family", "gllmm", "--num-filters", 32], "does not fit"),
+        ([*MODEL, "--num-latents", 48], "does not fit"),
+    ],
+)
+def test_a_model_that_cannot_be_used_ends_the_run(folder, run_here, arguments, words):
+    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", *arguments, "-o", "unused")
+    assert code == 2 and out == "1 file to unused/\n"
     assert words in err and len(err.splitlines()) == 1
 
 
@@ -188,10 +205,116 @@ def test_effort_writes_an_ordinary_file_and_says_what_it_gained(folder, run_here
     assert code == 0 and (folder / "refined-back" / "colour.png").is_file()
 
 
-def test_two_inputs_with_one_stem_do_not_overwrite_each_other(tmp_path):
-    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "sub" / "a.jpg"]
-    found = jobs.outputs_of(paths, tmp_path / "out", ".glic", overwrite=True)
-    assert [bool(problem) for _, _, problem in found] == [False, False, True]
+@pytest.mark.parametrize("script", ["encoder.py", "decoder.py"])
+@pytest.mark.parametrize("arguments", [["--help"], ["no-such-file"]])
+def test_what_codes_nothing_imports_no_tensorflow(script, arguments):
+    check = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print({'tensorflow', 'scipy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", check, ROOT / script, *arguments]
+    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "set()", result.stderr
+
+
+def test_a_folder_of_phone_pictures_loses_none_in_silence(folder, run_here, monkeypatch):
+    """Formats whose package is missing, raw files and subfolders are counted and named."""
+    readable = tuple(s for s in images.IMAGE_SUFFIXES if s not in (".heic", ".jxl"))
+    monkeypatch.setattr(images, "IMAGE_SUFFIXES", readable)
+    phone = folder / "phone"
+    (phone / "trip").mkdir(parents=True)
+    for name in ("a.jpg", "trip/a.jpg"):
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(phone / name)
+    for name in ("b.heic", "c.HEIC", "d.jxl", "e.dng"):
+        (phone / name).write_bytes(b"a picture")
+    code, out, err = run_here(encoder, "phone", *MODEL, "-o", "phone-out")
+    assert code == 0 and "1 file to phone-out/" in out
+    assert err.count("\n") == 1 and all(
+        words in err
+        for words in (
+            "2 x .heic (install pillow-heif)",
+            "1 x .jxl (install pillow-jxl-plugin)",
+            "1 x .dng (camera raw",
+            "1 x folder (add --recursive)",
+        )
+    )
+    code, out, err = run_here(encoder, "phone", *MODEL, "-o", "phone-out2", "-r", "--keep-suffix")
+    assert code == 0 and "folder" not in err
+    outputs = [str(p.relative_to(folder / "phone-out2")) for p in folder.glob("phone-out2/**/*.*")]
+    assert sorted(outputs) == ["a.jpg.glic", os.path.join("trip", "a.jpg.glic")]
+    code, _, _ = run_here(decoder, "phone-out2", *MODEL, "-o", "phone-back", "--recursive")
+    assert code == 0 and (folder / "phone-back" / "trip" / "a.jpg.png").is_file()
+
+
+def test_a_missing_argument_fails_alone(folder, run_here):
+    named = [
+        "no-such.png",
+        "my photos ü/tiny.bmp",
+        "my photos ü/tiny.bmp",
+        "./my photos ü/tiny.bmp",
+    ]
+    code, out, err = run_here(encoder, *named, *MODEL, "-o", "alone")
+    assert code == 1 and [p.name for p in (folder / "alone").iterdir()] == ["tiny.glic"]
+    assert "no-such.png does not exist" in err and "1 of 2 files failed" in err
+
+
+def write_model(folder, **config):
+    """The golden gmm model as a model folder."""
+    folder.mkdir(parents=True)
+    prefix = checkpoint_of("gmm")
+    for path in prefix.parent.glob("model-0.*"):
+        shutil.copy(path, folder / path.name.replace("model-0", models.CHECKPOINT_PREFIX))
+    fingerprint = models.load_checkpoint(prefix, Architecture("gmm", NUM_FILTERS)).fingerprint.hex()
+    config = {"family": "gmm", "num_filters": NUM_FILTERS, "fingerprint": fingerprint, **config}
+    (folder / models.CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_a_model_by_its_path_says_how_decoders_find_it(folder, run_here):
+    write_model(folder / "my model")
+    image = "my photos ü/tiny.bmp"
+    code, out, _ = run_here(encoder, image, "--model", "my model", "-o", "own")
+    (advice,) = [line for line in out.splitlines() if "add --model" in line]
+    option = shlex.split(advice.split("add ")[1].split(" there,")[0])
+    assert code == 0 and option == ["--model", str(folder / "my model")]
+    code, _, err = run_here(decoder, "own", "-o", "own-back")
+    assert code == 1 and "is not in" in err and "name it with --model" in err
+    code, out, err = run_here(decoder, "own", *option, "--model", "gmm-mse-1", "-o", "own-back")
+    assert code == 0, err
+    assert "my model" in out and (folder / "own-back" / "tiny.png").is_file()
+    code, out, err = run_here(decoder, "own", "--model", "no-model", "-o", "own-back2")
+    assert code == 2 and "No model named no-model" in err
+
+
+def test_a_checkpoint_says_how_decoders_find_it(folder, run_here):
+    code, out, _ = run_here(encoder, "my photos ü/tiny.bmp", *MODEL, "-o", "checkpoint")
+    (advice,) = [line for line in out.splitlines() if line.startswith("To decode")]
+    assert code == 0 and shlex.split(advice.split("decoder.py: ")[1]) == list(map(str, MODEL))
+
+
+def test_a_shipped_model_needs_no_advice(folder, run_here):
+    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", "--model", "gmm-mse-1", "-o", "s")
+    assert code == 0 and err == "" and "--model" not in out
+    path = folder / "copy of a shipped one"
+    shutil.copytree(models.MODELS_DIR / "gmm-mse-1", path)
+    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", "--model", path, "-o", "s2")
+    assert code == 0 and "--model" not in out
+    code, out, _ = run_here(decoder, "s2", "-o", "s-back")
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "1 file to s-back/" and len(lines) == 3
+    assert lines[1].startswith("gmm-mse-1: gmm, 64 filters") and " started in " in lines[1]
+
+
+@pytest.mark.parametrize(
+    "module,option",
+    [(m, o) for m in (encoder, decoder) for o in ("--max-pixels", "--memory-mib")]
+    + [(encoder, "--lmbda"), (encoder, "--target-bpp"), (encoder, "--target-psnr")],
+)
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "x"])
+def test_numbers_that_mean_nothing_are_refused(folder, run_here, module, option, value):
+    code, out, err = run_here(module, f"{option}={value}", "-o", "unused")
+    assert code == 2 and out == ""
+    assert f"argument {option}: a " in err and f"expected, got '{value}'." in err.splitlines()[-1]
 
 
 def test_valid_photos_cost_their_ideal_size():
@@ -201,7 +324,7 @@ def test_valid_photos_cost_their_ideal_size():
     from codec import Codec
 
     codec = Codec.load(options.DEFAULT_MODEL)
-    for path in images.collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
+    for path in collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
         pixels = images.read_image(path).pixels
         latents = codec.analyse(pixels)
         data = codec.encode(latents)

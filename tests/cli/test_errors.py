@@ -1,12 +1,16 @@
 """What a command line makes of an exception: one line for what a user caused, else a traceback."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from cli import errors as cli_errors
 from cli import jobs
 from errors import GlicError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(error, monkeypatch):
@@ -35,9 +39,19 @@ def test_a_bug_shows_itself(error, monkeypatch):
         run(error, monkeypatch)
 
 
+@pytest.mark.parametrize("options,shown", [([], False), (["-W", "default"], True)])
+def test_warnings_reach_who_asks_for_them(options, shown):
+    """They come with lines of source: a process that runs without pytest, which catches them."""
+    program = "import warnings; from cli import errors; errors.run(lambda: warnings.warn('odd'))"
+    command = [sys.executable, *options, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and ("UserWarning: odd" in result.stderr) == shown
+    assert shown or result.stderr == ""
+
+
 def test_a_bug_ends_a_batch(tmp_path, capsys):
     def work(path, output):
         raise ValueError("operands could not be broadcast together")
 
     with pytest.raises(ValueError, match="broadcast"):
-        jobs.process([(tmp_path / "a.png", tmp_path / "a.glic", None)], work, print)
+        jobs.process([jobs.Job(tmp_path / "a.png", tmp_path / "a.glic")], work, print)

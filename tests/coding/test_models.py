@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,3 +229,25 @@ def test_a_broken_folder_does_not_hide_the_right_one(folder, weights):
 def test_what_a_killed_export_left_is_no_model(folder):
     shutil.copytree(folder, folder.parent / ".model-new-1-2")
     assert models.available(folder.parent) == ["model"]
+
+
+def test_a_model_elsewhere_is_found_where_its_path_is_given(folder, weights, tmp_path):
+    fingerprint = models.fingerprint_of(weights, ARCHITECTURE)
+    others = tmp_path / "models"
+    shutil.copytree(models.MODELS_DIR / "gmm-mse-1", others / "gmm-mse-1")
+    with pytest.raises(models.ModelError, match=r"there: gmm-mse-1\).*--model"):
+        models.find(fingerprint, others)
+    assert models.find(fingerprint, others, [folder]) == folder
+    with pytest.raises(models.ModelError, match="No model named nothing"):
+        models.find(fingerprint, others, ["nothing"])
+
+
+def test_a_name_is_that_of_a_model_and_anything_else_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("models/a", "a", "b", "models/b/c", "b/c"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    paths = {"a": "models/a", "b": "models/b", "b/c": "b/c", "./a": "./a", ".": ".", "..": ".."}
+    for name, expected in paths.items():
+        assert str(models.folder_of(name, Path("models"))) == str(Path(expected))
+    with pytest.raises(models.ModelError, match="No model named c"):
+        models.folder_of("c", Path("models"))

@@ -6,11 +6,10 @@ import struct
 
 import numpy as np
 import pytest
+from handmade import PRIMARIES, icc_profile, rgb_profile
 from PIL import Image, ImageCms
 
 from pictures.images import read_image
-
-_D50 = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)  # white of every profile
 
 
 def _rgb(height=24, width=31, seed=0):
@@ -29,24 +28,9 @@ def _wide_profile():
     return bytes(profile)
 
 
-def _profile(spaces, tags):
-    """A profile built by hand after ICC.1:2001-04; `spaces` are its device and connection space."""
-    tags = {**tags, b"wtpt": _D50}
-    directory, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + len(tags) * 12
-    for name, data in tags.items():
-        directory += name + struct.pack(">II", offset + len(body), len(data))
-        body += data + bytes(-len(data) % 4)
-    header = bytearray(128)
-    header[0:4] = struct.pack(">I", offset + len(body))
-    header[8:24] = b"\x02\x40\0\0prtr" + spaces
-    header[36:40] = b"acsp"
-    header[68:80] = _D50[8:]
-    return bytes(header) + directory + body
-
-
 def _grey_profile(gamma):
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
-    return _profile(b"GRAYXYZ ", {b"kTRC": curve})
+    return icc_profile(b"GRAYXYZ ", {b"kTRC": curve})
 
 
 def _cmyk_profile():
@@ -56,7 +40,7 @@ def _cmyk_profile():
     matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
     colours = b"".join(bytes(white if i == 0 else black) for i in range(16))
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + colours + ramp * 3
-    return _profile(b"CMYKLab ", {b"A2B0": table})
+    return icc_profile(b"CMYKLab ", {b"A2B0": table})
 
 
 def test_srgb_profile_changes_nothing(tmp_path):
@@ -64,7 +48,7 @@ def test_srgb_profile_changes_nothing(tmp_path):
     Image.fromarray(_rgb()).save(tmp_path / "a.png", icc_profile=profile)
     image = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image.pixels, _rgb())
-    assert image.notes == ()
+    assert image.notes == ("sRGB profile dropped",)
 
 
 def test_other_profile_is_converted(tmp_path):
@@ -91,7 +75,20 @@ def test_grey_with_an_rgb_profile_stays_grey(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
     image = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image.pixels, values)
-    assert image.notes == ()
+    assert image.notes == ("sRGB profile dropped",)
+
+
+def test_grey_stored_as_rgb_stays_grey_where_the_conversion_leaves_it_grey(tmp_path):
+    values = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    profile = rgb_profile(PRIMARIES["Adobe RGB"], lambda x: x**2.2)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
+    image = read_image(tmp_path / "a.png")
+    assert image.pixels.shape == (16, 16)
+    assert image.notes == ("converted from its ICC profile to sRGB", "grey stored as RGB")
+    # With another curve for red, what is stored as grey is shown in colour.
+    profile = rgb_profile(PRIMARIES["sRGB"], lambda x: x, lambda x: x**2.2, lambda x: x**2.2)
+    Image.fromarray(values).save(tmp_path / "a.png", icc_profile=profile)
+    assert read_image(tmp_path / "a.png").pixels.shape == (16, 16, 3)
 
 
 def test_cmyk_profile(tmp_path):
@@ -100,8 +97,12 @@ def test_cmyk_profile(tmp_path):
     source.save(tmp_path / "a.tif", icc_profile=_cmyk_profile())
     image = read_image(tmp_path / "a.tif")
     # Without the profile the second pixel would be cyan.
-    np.testing.assert_allclose(image.pixels, [[[255] * 3, [0] * 3]], atol=3)
-    assert image.notes == ("CMYK converted to RGB", "converted from its ICC profile to sRGB")
+    np.testing.assert_allclose(image.pixels, [[255, 0]], atol=3)
+    assert image.notes == (
+        "CMYK converted to RGB",
+        "converted from its ICC profile to sRGB",
+        "grey stored as CMYK",
+    )
 
 
 @pytest.mark.parametrize("gamma", [1.8, 2.6])

@@ -1,10 +1,13 @@
-"""Bad files end in one clear sentence; writing is atomic; folders expand to their images."""
+"""Bad files end in one clear sentence; pixels come back from PNG as they were."""
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 import struct
+import subprocess
+import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -13,9 +16,11 @@ import pytest
 from PIL import Image
 
 from pictures import images
-from pictures.images import ImageError, atomic_write, collect, read_image, write_png
+from pictures.images import ImageError, read_image, sides
+from pictures.quiet import caught_warnings
 
-VALID = Path(__file__).parents[2] / "valid"
+ROOT = Path(__file__).parents[2]
+VALID = ROOT / "valid"
 
 
 def _rgb(height=24, width=31, seed=0):
@@ -67,12 +72,19 @@ def test_truncated_files(tmp_path, suffix):
     assert _one_sentence(error)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".jp2", ".webp", ".bmp", ".gif"])
+DAMAGED_KINDS = [".png", ".jpg", ".tif", ".jp2", ".webp", ".bmp", ".gif", ".avif", ".heic", ".jxl"]
+
+
+@pytest.mark.parametrize("suffix", DAMAGED_KINDS)
 def test_damaged_files_raise_nothing_but_image_errors(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     exif = Image.Exif()
     exif[0x0112] = 6
     options = {"exif": exif} if suffix in (".png", ".jpg", ".tif", ".webp") else {}
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif suffix == ".jxl":
+        pytest.importorskip("pillow_jxl")
     Image.fromarray(_rgb()).save(path, **options)
     data, rng, refused = path.read_bytes(), np.random.default_rng(7), 0
     for _ in range(60):
@@ -80,21 +92,20 @@ def test_damaged_files_raise_nothing_but_image_errors(tmp_path, suffix):
         for position in rng.integers(0, min(len(data), 1000), 4):
             damaged[position] = rng.integers(0, 256)
         path.write_bytes(damaged)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                pixels = read_image(path).pixels
-                assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3)
-            except ImageError:
-                refused += 1
+        try:
+            pixels = read_image(path).pixels
+            assert pixels.dtype == np.uint8 and pixels.ndim in (2, 3)
+        except ImageError as error:
+            assert "\n" not in str(error)
+            refused += 1
     assert refused > 0
 
 
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, IndexError, OverflowError])
 def test_whatever_pillow_raises_becomes_an_image_error(tmp_path, monkeypatch, error):
-    write_png(_rgb(), tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(images.png_bytes(_rgb()))
 
-    def fail(image, head):
+    def fail(image, headers):
         raise error("odd data")
 
     monkeypatch.setattr(images, "to_8bit", fail)
@@ -103,9 +114,9 @@ def test_whatever_pillow_raises_becomes_an_image_error(tmp_path, monkeypatch, er
 
 
 def test_too_little_memory(tmp_path, monkeypatch):
-    write_png(_rgb(), tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(images.png_bytes(_rgb()))
 
-    def fail(image, head):
+    def fail(image, headers):
         raise MemoryError
 
     monkeypatch.setattr(images, "to_8bit", fail)
@@ -121,6 +132,152 @@ def test_decompression_bomb(tmp_path, monkeypatch):
     assert _one_sentence(error)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_too_many_pixels(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(_rgb(20, 30)).save(path)
+    assert read_image(path, max_pixels=600).pixels.shape == (20, 30, 3)
+    monkeypatch.setattr(images, "to_8bit", lambda *_: pytest.fail("has been decoded"))
+    message = f"a{suffix} has 30x20 pixels, more than the limit of 599; "
+    with pytest.raises(ImageError, match=message) as error:
+        read_image(path, max_pixels=599)
+    assert _one_sentence(error)
+
+
+@pytest.mark.parametrize("suffix", [".nef", ".CR2", ".dng"])
+def test_camera_raw_is_refused_though_pillow_reads_its_preview(tmp_path, suffix):
+    Image.fromarray(_rgb()).save(tmp_path / "a.tif")
+    (tmp_path / "a.tif").rename(tmp_path / f"a{suffix}")
+    with pytest.raises(ImageError, match="camera raw, develop it to PNG or TIFF first"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+# ---- open files and pipes ----
+
+
+class _Pipe(io.BytesIO):
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError(29, "Illegal seek")
+
+
+@pytest.mark.parametrize("kind", [_Pipe, io.BytesIO])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_open_files(tmp_path, kind, suffix):
+    Image.fromarray(_rgb()).save(tmp_path / f"a{suffix}")
+    file = kind((tmp_path / f"a{suffix}").read_bytes())
+    image = read_image(file)
+    np.testing.assert_array_equal(image.pixels, read_image(tmp_path / f"a{suffix}").pixels)
+    assert not file.closed
+
+
+def test_open_files_are_read_from_where_they_stand():
+    file = io.BytesIO(b"before" + images.png_bytes(_rgb()))
+    file.read(6)
+    np.testing.assert_array_equal(read_image(file).pixels, _rgb())
+
+
+def test_messages_about_open_files():
+    with pytest.raises(ImageError, match="^standard input is empty"):
+        read_image(io.BytesIO())
+    with pytest.raises(ImageError, match="^the upload is not an image"):
+        read_image(io.BytesIO(b"text"), name="the upload")
+    broken = io.BytesIO()
+    broken.read = lambda: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    with pytest.raises(ImageError, match=r"^standard input cannot be read \(Input/output error\)"):
+        read_image(broken)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_named_pipe(tmp_path):
+    path = tmp_path / "pipe.png"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=[images.png_bytes(_rgb())])
+    writer.start()
+    np.testing.assert_array_equal(read_image(path).pixels, _rgb())
+    writer.join()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_sides(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(_rgb(30, 20)).save(tmp_path / f"a{suffix}", exif=exif)
+    assert sides(tmp_path / f"a{suffix}") == (20, 30)
+    with pytest.raises(ImageError, match="gone does not exist"):
+        sides(tmp_path / "gone")
+
+
+# ---- warnings ----
+
+
+def test_nothing_but_the_caller_speaks(tmp_path):
+    """What Pillow warns of and logs does not get to the screen; what matters is a note."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "M" * 100, 3
+    damaged = bytearray(exif.tobytes())
+    entry = damaged.index(struct.pack(">HHI", 0x010F, 2, 101))
+    damaged[entry + 8 : entry + 12] = b"\0\0\xff\0"  # where its text is said to be
+    palette = Image.fromarray(_rgb()).quantize(8)
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(8)))
+    Image.new("1", (400, 400)).save(tmp_path / "big.png")
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "exif.jpg", exif=bytes(damaged))
+    Image.new("RGB", (8, 8)).save(tmp_path / "samples.tif")
+    data = bytearray((tmp_path / "samples.tif").read_bytes())
+    at = data.index(struct.pack("<HHI", 277, 3, 1)) + 8  # samples per pixel, which Pillow logs
+    data[at : at + 2] = b"\xff\0"
+    (tmp_path / "samples.tif").write_bytes(data)
+    program = (
+        "import sys; from PIL import Image; from pictures.images import ImageError, read_image\n"
+        "Image.MAX_IMAGE_PIXELS = 100000\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: print(*read_image(path).notes, sep=', ')\n"
+        "    except ImageError as error: print(error)\n"
+    )
+    names = ("palette.png", "big.png", "exif.jpg", "samples.tif")
+    command = [sys.executable, "-W", "always", "-c", program, *names]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+    palette, big, exif, samples = result.stdout.splitlines()
+    assert (palette, big) == ("alpha blended onto white", "")
+    assert "damaged EXIF data" in exif
+    assert samples.startswith("samples.tif ")
+
+
+def test_warnings_of_overlapping_threads():
+    """Each collects its own, other threads' are shown, and the filters are restored after."""
+    shown, collected = [], {}
+    inside, leave = threading.Barrier(3, timeout=10), threading.Event()
+
+    def work(name):
+        with caught_warnings() as texts:
+            inside.wait()
+            warnings.warn(f"of {name}", stacklevel=1)
+            if name == "last":
+                leave.wait(10)
+        collected[name] = texts
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: shown.append(str(message))
+        before = warnings.filters[:], warnings.showwarning
+        first, last = (threading.Thread(target=work, args=[name]) for name in ("first", "last"))
+        first.start()
+        last.start()
+        inside.wait()
+        first.join()  # has left, the last one is inside
+        warnings.warn("of the main thread", stacklevel=1)
+        leave.set()
+        last.join()
+        assert (warnings.filters[:], warnings.showwarning) == before
+    assert collected == {n: [f"test_images: of {n}"] for n in ("first", "last")}
+    assert shown == ["of the main thread"]
+
+
 # ---- writing ----
 
 
@@ -128,18 +285,16 @@ def test_decompression_bomb(tmp_path, monkeypatch):
 def test_smallest_images(tmp_path, size):
     pixels = _rgb(*size)
     for array in (pixels, pixels[..., 0]):
-        write_png(array, tmp_path / "a.png")
+        (tmp_path / "a.png").write_bytes(images.png_bytes(array))
         image = read_image(tmp_path / "a.png")
         np.testing.assert_array_equal(image.pixels, array)
         assert image.notes == ()
 
 
-def test_write_png_round_trip_and_replacement(tmp_path):
-    path = tmp_path / "a.png"
-    write_png(_rgb()[..., 0], path)
-    write_png(_rgb()[:, ::-1], path)  # neither contiguous nor the same size
-    np.testing.assert_array_equal(read_image(path).pixels, _rgb()[:, ::-1])
-    assert os.listdir(tmp_path) == ["a.png"]
+def test_png_bytes_round_trip():
+    for pixels in (_rgb()[..., 0], _rgb()[:, ::-1]):  # not contiguous
+        file = io.BytesIO(images.png_bytes(pixels))
+        np.testing.assert_array_equal(read_image(file).pixels, pixels)
 
 
 @pytest.mark.parametrize(
@@ -151,81 +306,12 @@ def test_write_png_round_trip_and_replacement(tmp_path):
         [[1, 2], [3, 4]],
     ],
 )
-def test_write_png_refuses_other_arrays(tmp_path, pixels):
+def test_png_bytes_refuse_other_arrays(pixels):
     with pytest.raises(ValueError, match="Expected"):
-        write_png(pixels, tmp_path / "a.png")
-    assert os.listdir(tmp_path) == []
+        images.png_bytes(pixels)
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, failure):
-    path = tmp_path / "a.bin"
-    atomic_write(path, b"old")
-    seen = []
-
-    def fail(source, target):
-        seen.append((Path(source), Path(target)))
-        assert Path(source).read_bytes() == b"new"
-        raise failure
-
-    monkeypatch.setattr(images.os, "replace", fail)
-    expected = failure if isinstance(failure, type) else type(failure)
-    with pytest.raises(expected):
-        atomic_write(path, b"new")
-    ((temporary, target),) = seen
-    assert target == path and temporary.parent == tmp_path
-    assert temporary.name.startswith(".") and temporary.suffix not in images.IMAGE_SUFFIXES
-    assert os.listdir(tmp_path) == ["a.bin"] and path.read_bytes() == b"old"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_written_files_follow_the_umask(tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        atomic_write(tmp_path / "a.bin", b"data")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~umask
-
-
-def test_write_errors_name_the_file_asked_for(tmp_path):
-    path = tmp_path / "missing" / "a.bin"
-    with pytest.raises(FileNotFoundError) as error:
-        atomic_write(path, b"data")
-    assert error.value.filename == str(path)
-    with pytest.raises(IsADirectoryError):
-        atomic_write(tmp_path, b"data")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links and named pipes")
-def test_links_are_followed_and_devices_kept(tmp_path):
-    atomic_write(tmp_path / "a.bin", b"old")
-    (tmp_path / "link").symlink_to("a.bin")
-    atomic_write(tmp_path / "link", b"new")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "a.bin").read_bytes() == b"new"
-    atomic_write(os.devnull, b"data")
-    assert not Path(os.devnull).is_file() and Path(os.devnull).exists()
-
-
-# ---- collecting ----
-
-
-def test_collect(tmp_path):
-    for name in ("b.png", "a.PNG", "c.jpg", "notes.txt", ".hidden.png"):
-        (tmp_path / name).touch()
-    (tmp_path / "sub.png").mkdir()
-    (tmp_path / "sub.png" / "d.png").touch()
-    assert collect([tmp_path], [".Png"]) == [tmp_path / "a.PNG", tmp_path / "b.png"]
-    given = [str(tmp_path / "notes.txt"), tmp_path / "sub.png"]
-    assert collect(given, [".png"]) == [tmp_path / "notes.txt", tmp_path / "sub.png" / "d.png"]
-
-
-def test_collect_refuses(tmp_path):
-    with pytest.raises(ImageError, match="gone does not exist"):
-        collect([tmp_path / "gone"], [".png"])
-    with pytest.raises(ImageError, match=r"has no file that ends in \.jpg, \.png"):
-        collect([tmp_path], [".png", ".jpg"])
+# ---- suffixes ----
 
 
 def test_suffixes_are_those_of_images():
@@ -236,7 +322,7 @@ def test_suffixes_are_those_of_images():
 
 
 def test_validation_pictures_need_no_change():
-    loaded = {path.stem: read_image(path) for path in collect([VALID], images.IMAGE_SUFFIXES)}
+    loaded = {path.stem: read_image(path) for path in sorted(VALID.glob("*.png"))}
     assert len(loaded) >= 5
     assert all(image.notes == () for image in loaded.values())
     assert any(image.pixels.ndim == 2 for image in loaded.values())

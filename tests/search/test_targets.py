@@ -14,8 +14,8 @@ from PIL import Image
 
 import encoder
 from architecture import Architecture
+from cli import encoding, options
 from cli import errors as cli_errors
-from cli import options
 from codec import Codec
 from coding import bitstream, models
 from coding.latents import Latents
@@ -56,7 +56,7 @@ def chooser_of(target, files, interrupted=False):
             if interrupted:
                 raise SearchInterrupted(None)
             latents = Latents(None, None, *pixels.shape[:2])
-            return encoder.Coded(FakeCodec(psnr), latents, bytes([number]) * size, (), None)
+            return encoding.Coded(FakeCodec(psnr), latents, bytes([number]) * size)
 
         return code
 
@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_search_for_better_latents_writes_nothing(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     chooser, tried = chooser_of(("bpp", 9), RISING, interrupted=True)
     with pytest.raises(KeyboardInterrupt):
-        encoder.encode_file(chooser, tmp_path / "a.png", tmp_path / "a.glic", False)
+        encoding.encode_file(chooser, tmp_path / "a.png", tmp_path / "a.glic", False)
     assert len(tried) == 1 and not (tmp_path / "a.glic").exists()
 
 
@@ -310,7 +310,11 @@ def test_a_rate_is_not_exceeded(run, photo, facts, tiny_codecs):
         for target in (bpp, facts[i + 1][1] - 1e-6 if i + 1 < len(facts) else 20):
             code, out, err = run(photo, "-o", "out", "--target-bpp", target, "--overwrite")
             assert (code, err) == (0, "") and chosen(out)[2] == name
-            assert out.startswith(f"tiny-1, tiny-2, tiny-3: at most {target:g} bpp, to out/")
+            lines = out.splitlines()
+            assert lines[:2] == [
+                "1 file to out/",
+                f"tiny-1, tiny-2, tiny-3: at most {target:g} bpp",
+            ]
             assert check_file(tiny_codecs, name, photo)[0] == bpp <= target
             assert chosen(out)[0] == pytest.approx(bpp, abs=1e-4) and "mean" in out
 
@@ -364,10 +368,10 @@ CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--target-bpp", 0], "--target-bpp needs a positive number, got 0.0"),
-        (["--target-bpp", "nan"], "--target-bpp needs a positive number, got nan"),
-        (["--target-psnr", "inf"], "--target-psnr needs a positive number, got inf"),
-        (["--target-psnr", -3], "--target-psnr needs a positive number, got -3.0"),
+        (["--target-bpp", 0], "--target-bpp: a number above 0 expected, got '0'"),
+        (["--target-bpp", "nan"], "--target-bpp: a number above 0 expected, got 'nan'"),
+        (["--target-psnr", "inf"], "--target-psnr: a number above 0 expected, got 'inf'"),
+        (["--target-psnr", -3], "--target-psnr: a number above 0 expected, got '-3'"),
         (["--target-bpp", 1, *CHECKPOINT], "leave out --checkpoint"),
         (["--target-psnr", 30, "--num-filters", 8], "leave out --checkpoint"),
         (["--target-bpp", 1, "--lmbda", 0.1], "leave out --lmbda"),
@@ -378,7 +382,7 @@ CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
 )
 def test_options_that_are_refused(run, photo, options, words):
     code, out, err = run(photo, "-o", "out", *options)
-    assert code == 2 and words in err and len(err.splitlines()) == 1 and "photo" not in out
+    assert code == 2 and words in err.splitlines()[-1] and out == ""
 
 
 def test_two_targets_are_refused(run, photo):
@@ -388,6 +392,6 @@ def test_two_targets_are_refused(run, photo):
 
 def test_without_a_target_the_line_names_no_model(run, photo):
     code, out, _ = run(photo, "-o", "out", names=["tiny-1"])
-    assert code == 0 and out.startswith("tiny-1: gmm, 32 filters, to out/")
+    assert code == 0 and out.splitlines()[1].startswith("tiny-1: gmm, 32 filters, started in ")
     (line,) = [line for line in out.splitlines() if line.startswith("photo.png")]
     assert line.endswith(" s")

@@ -1,0 +1,149 @@
+"""What decoder.py does: .glic files to PNG, with a line for each."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from cli import jobs, options, outputs, streams
+from coding import bitstream
+from pictures import images
+
+WARM_UP_SIDE = 64  # of an image that has the networks built
+
+
+class CodecShelf:
+    """Codecs by fingerprint, each loaded once.
+
+    Args:
+      report: a ``report.Report`` that says which model starts.
+      codec: the ``Codec`` of --checkpoint, or None.
+      more: names or paths of models to search besides those in models/.
+      options: further arguments of ``Codec``.
+    """
+
+    def __init__(self, report, codec=None, more=(), **options):
+        self._report, self._more, self._options = report, more, options
+        self._codecs = {codec.fingerprint: codec} if codec else {}
+
+    def get(self, fingerprint):
+        """The codec that wrote a file (ModelError where there is none)."""
+
+        def load():
+            from codec import Codec  # here, as importing TensorFlow is part of starting
+            from coding import models
+
+            folder = models.find(fingerprint, more=self._more)
+            return Codec(models.load_folder(folder), **self._options)
+
+        if fingerprint not in self._codecs:
+            self._codecs[fingerprint] = self._report.start(load, warm_up)
+        return self._codecs[fingerprint]
+
+
+def warm_up(codec):
+    """Restores a small picture, so that no file's seconds hold the start of the networks."""
+    from coding.latents import Latents
+
+    y_side, z_side = WARM_UP_SIDE // 16, WARM_UP_SIDE // 64
+    channels = codec.architecture.num_latents, codec.architecture.num_filters
+    y_hat, z_symbols = (
+        np.zeros((side, side, count), np.int32) for side, count in zip((y_side, z_side), channels)
+    )
+    codec.decompress(codec.encode(Latents(y_hat, z_symbols, WARM_UP_SIDE, WARM_UP_SIDE)))
+
+
+def run(args):
+    """Decodes what the options of decoder.py name.
+
+    Returns:
+      The exit code: 0, or 1 where a file failed.
+
+    Raises:
+      GlicError: for options or models that cannot be used.
+    """
+    budget = options.memory_budget(args)
+    checkpoint = options.checkpoint_architecture(args)
+    todo, report = jobs.prepare(
+        args, [bitstream.EXTENSION], ".png", lambda suffix: "no .glic files", kind=".glic file"
+    )
+    shelf = None
+    if any(not job.problem for job in todo):
+        if args.model:
+            from coding import models
+
+            for name in args.model:
+                models.read_config(models.folder_of(name))  # one that cannot be used ends the run
+        codec = None
+        if checkpoint:
+            codec = report.start(
+                lambda: options.checkpoint_codec(args, memory_budget=budget), warm_up
+            )
+        shelf = CodecShelf(report, codec, args.model, memory_budget=budget)
+
+    def work(path, output):
+        return decode_file(
+            shelf,
+            path,
+            output,
+            max_pixels=args.max_pixels,
+            overwrite=args.overwrite,
+            keep_times=args.keep_times,
+        )
+
+    _, failures = jobs.process(todo, work, format_line, report, args.skip_existing)
+    return 1 if failures else 0
+
+
+def read_file(path, max_pixels):
+    """The ``Container`` of a file; of what is none at first sight only that is read."""
+    source = streams.opened(path)
+    with contextlib.nullcontext(source) if source is not path else open(path, "rb") as file:
+        data = file.read(len(bitstream.MAGIC))
+        if data == bitstream.MAGIC:  # a device may have no end
+            data += file.read(bitstream.MAX_FILE_BYTES + 1 - len(data))
+    if len(data) > bitstream.MAX_FILE_BYTES:
+        raise bitstream.BitstreamError(
+            f"The file is damaged: it has more than {bitstream.MAX_FILE_BYTES} bytes."
+        )
+    return bitstream.unpack(data, max_pixels)
+
+
+def decode_file(
+    shelf, path, output, *, max_pixels=bitstream.MAX_PIXELS, overwrite=True, keep_times=False
+):
+    """Restores one image.
+
+    Args:
+      shelf: a ``CodecShelf``.
+      path, output: of the ``.glic`` file and the PNG file; ``streams.STREAM`` is standard input
+        and output.
+      max_pixels: images that promise more are refused.
+      overwrite: whether an ``output`` that exists is replaced.
+      keep_times: whether the PNG file gets the file's times.
+
+    Returns:
+      Dict of ``height``, ``width``, ``mode`` ("grey" or "RGB") and ``model``.
+
+    Raises:
+      GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
+        it was.
+    """
+    times = outputs.times_of(path) if keep_times else None
+    container = read_file(path, max_pixels)
+    codec = shelf.get(container.fingerprint)
+    data = images.png_bytes(codec.synthesise(codec.decode(container)))
+    outputs.write(output, data, overwrite=overwrite, times=times)
+    return {
+        "height": container.height,
+        "width": container.width,
+        "mode": bitstream.MODES[container.mode],
+        "model": codec.model.name,
+    }
+
+
+def format_line(path, result, seconds):
+    """The report line of one file."""
+    size = f"{result['width']}x{result['height']}"
+    return f"{path.name:24s} {size:>10s}  {result['mode']:4s}  {result['model']}  {seconds:6.2f} s"

@@ -1,0 +1,337 @@
+"""What encoder.py does: images to .glic files, with a line for each."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import tqdm
+
+from cli import jobs, options, outputs, streams
+from cli.errors import UsageError
+from coding.bitstream import EXTENSION, MAX_PIXELS
+from pictures import images
+from search import targets
+
+if TYPE_CHECKING:  # TensorFlow is imported late
+    from codec import Codec
+    from coding.latents import Latents
+
+WARM_UP = (64, 64, 3)  # an image that has the networks built
+
+
+class Coded(NamedTuple):
+    """A coded image.
+
+    codec: what coded it. latents: its latents. data: the file's bytes. notes: phrases for the
+    report line. restored: the decoded pixels, uint8 (H, W, 3) or grey (H, W), where they are
+    known.
+    """
+
+    codec: Codec
+    latents: Latents
+    data: bytes
+    notes: tuple[str, ...] = ()
+    restored: np.ndarray | None = None
+
+
+def check(args):
+    """Raises UsageError for options of encoder.py that contradict each other.
+
+    Returns:
+      The ``targets.Target`` of the options, or None.
+    """
+    options.memory_budget(args)
+    target = targets.of_options(args)
+    if target:
+        return target
+    checkpoint = options.checkpoint_architecture(args)
+    if args.lmbda is not None and not args.effort:
+        raise UsageError("--lmbda belongs to --effort: give both, or neither.")
+    if checkpoint and args.model:
+        raise UsageError("--model or --checkpoint expected, got both.")
+    if args.model and len(args.model) > 1:
+        raise UsageError(
+            "One --model expected where there is no --target-bpp or --target-psnr to choose by, "
+            f"got {', '.join(args.model)}."
+        )
+    if checkpoint and args.effort and args.lmbda is None:
+        raise UsageError(
+            "--effort needs the lambda that the checkpoint was trained with: add --lmbda."
+        )
+    return None
+
+
+def run(args):
+    """Encodes what the options of encoder.py name.
+
+    Returns:
+      The exit code: 0, or 1 where an image failed.
+
+    Raises:
+      GlicError: for options or models that cannot be used.
+    """
+    target = check(args)
+
+    def why(suffix):
+        known = suffix in images.KNOWN_SUFFIXES
+        return images.why_unreadable(suffix) if known else "no images"
+
+    todo, report = jobs.prepare(args, images.IMAGE_SUFFIXES, EXTENSION, why, kind="image")
+    code = None
+    if any(not job.problem for job in todo):
+        code = make_chooser(target, args, report) if target else make_coder(args, report)
+
+    def work(path, output):
+        return encode_file(
+            code,
+            path,
+            output,
+            not args.no_metrics,
+            verify=args.verify,
+            overwrite=args.overwrite,
+            max_pixels=args.max_pixels,
+            keep_times=args.keep_times,
+        )
+
+    describe = functools.partial(format_line, with_model=target is not None)
+    results, failures = jobs.process(todo, work, describe, report, args.skip_existing)
+    if results:
+        report.line(format_mean(results))
+    return 1 if failures else 0
+
+
+def make_coder(args, report):
+    """What codes images with one model: a function of (path, pixels) that returns ``Coded``."""
+    budget = options.memory_budget(args)
+    name = args.model[0] if args.model else options.DEFAULT_MODEL
+
+    def load():
+        from codec import Codec  # here, as importing TensorFlow is part of starting
+
+        codec = options.checkpoint_codec(args, memory_budget=budget)
+        return codec or Codec.load(name, memory_budget=budget)
+
+    return _start(load, args, report)
+
+
+def make_chooser(target, args, report):
+    """The ``targets.Chooser`` that codes images."""
+    from codec import Codec
+
+    budget = options.memory_budget(args)
+    chosen_from = targets.candidates(args.model)
+
+    def load(candidate):
+        left = targets.memory_left(budget, chosen_from, candidate)
+        return _start(lambda: Codec.load(candidate.folder, memory_budget=left), args, report)
+
+    chooser = targets.Chooser(target, chosen_from, load)
+    report.line(str(chooser))
+    return chooser
+
+
+def _start(load, args, report):
+    """A coder of the ``Codec`` that ``load()`` returns; its start is reported."""
+
+    def warm_up(codec):
+        latents = codec.analyse(np.zeros(WARM_UP, np.uint8))
+        if not args.no_metrics:
+            codec.synthesise(latents)
+
+    codec = report.start(load, warm_up)
+    note = how_to_find(codec, args)
+    if note:
+        report.line(note)
+    return functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
+
+
+def how_to_find(codec, args):
+    """Where decoder.py finds a model that is not in models/; None where it is there."""
+    from coding import models
+
+    if args.checkpoint:
+        latents = f" --num-latents {args.num_latents}" if args.num_latents else ""
+        return (
+            f"To decode, add to decoder.py: --checkpoint {shlex.quote(args.checkpoint)} --family "
+            f"{args.family} --num-filters {args.num_filters}{latents}"
+        )
+    try:
+        models.find(codec.fingerprint)
+    except models.ModelError:
+        path = shlex.quote(os.path.abspath(codec.model.path))
+        return (
+            "decoder.py looks for models in models/ beside it, where this one is not: add --model "
+            f"{path} there, or copy the folder"
+        )
+    return None
+
+
+def make_refiner(codec, args):
+    """The ``Refiner`` for --effort, or None without it."""
+    if not args.effort:
+        return None
+    from search import refine
+
+    config = codec.model.config
+    lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
+    if lmbda is None:
+        raise UsageError(
+            f"--effort needs the lambda that {codec.model.name} was trained with: add --lmbda."
+        )
+    return refine.Refiner(codec, lmbda, config.get("metric", "mse"))
+
+
+def refine_latents(refiner, level, path, pixels):
+    """``refine.Refined`` of an image, with a progress bar on a terminal."""
+    from search import refine
+
+    with tqdm.tqdm(
+        total=refine.ITERATIONS[level], desc=path.name, leave=False, disable=None
+    ) as bar:
+
+        def progress(loss):
+            bar.set_postfix_str(f"loss {loss:.4f}")
+            bar.update()
+
+        return refiner.compress(pixels, level, progress)
+
+
+def code_image(codec, refiner, level, path, pixels):
+    """Compresses pixels with one model.
+
+    Args:
+      codec: ``codec.Codec``.
+      refiner: ``refine.Refiner`` of it, or None.
+      level: of the refinement, 1 to 9.
+      path: of the image, for a progress bar.
+      pixels: uint8 (H, W, 3), or grey (H, W).
+
+    Returns:
+      ``Coded``.
+
+    Raises:
+      refine.SearchInterrupted: on Ctrl-C, with the best so far as ``Coded``.
+    """
+    if not refiner:
+        latents = codec.analyse(pixels)
+        return Coded(codec, latents, codec.encode(latents))
+    from search.refine import SearchInterrupted
+
+    def coded(refined):
+        note = f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}"
+        return Coded(codec, refined.latents, refined.data, (note,))
+
+    try:
+        return coded(refine_latents(refiner, level, path, pixels))
+    except SearchInterrupted as stop:
+        raise SearchInterrupted(coded(stop.result)) from None
+
+
+def encode_file(
+    code,
+    path,
+    output,
+    with_metrics,
+    *,
+    verify=False,
+    overwrite=True,
+    max_pixels=MAX_PIXELS,
+    keep_times=False,
+):
+    """Compresses one image.
+
+    Where Ctrl-C ended a refinement, the best file so far is written before KeyboardInterrupt is
+    raised.
+
+    Args:
+      code: a function of (path, pixels) that returns ``Coded``.
+      path, output: of the image and the ``.glic`` file; ``streams.STREAM`` is standard input and
+        output.
+      with_metrics: whether to measure the quality.
+      verify: whether the file is decoded to its latents first, and read back from the disk.
+      overwrite: whether an ``output`` that exists is replaced.
+      max_pixels: images of more are refused.
+      keep_times: whether the file gets the image's times.
+
+    Returns:
+      Dict of ``height``, ``width``, ``bpp``, ``model`` (its name), ``notes`` (what was
+      changed in reading, what --effort gained), and with metrics ``psnr`` (dB) and ``ms_ssim``
+      (None for images with a side under 161 pixels).
+
+    Raises:
+      GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
+        it was.
+    """
+    from pictures import metrics
+    from search.refine import SearchInterrupted
+
+    times = outputs.times_of(path) if keep_times else None
+    pixels, notes = images.read_image(streams.opened(path), max_pixels)
+    height, width = pixels.shape[:2]
+    stopped = None
+    try:
+        coded = code(path, pixels)
+    except SearchInterrupted as stop:
+        stopped, coded = stop, stop.result
+    if verify:
+        from cli.verify import check_decodes
+
+        check_decodes(coded.codec, coded.data, coded.latents)
+    outputs.write(output, coded.data, overwrite=overwrite, times=times, read_back=verify)
+    if stopped:
+        raise stopped
+    result = {
+        "height": height,
+        "width": width,
+        "bpp": 8 * len(coded.data) / (height * width),
+        "model": coded.codec.model.name,
+        "notes": (*notes, *coded.notes),
+    }
+    if with_metrics:
+        restored = coded.restored
+        if restored is None:
+            restored = coded.codec.synthesise(coded.latents)
+        result["psnr"] = metrics.psnr(pixels, restored)
+        result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
+    return result
+
+
+def format_quality(psnr, ms_ssim):
+    """The columns for PSNR and MS-SSIM."""
+    from pictures.metrics import to_db
+
+    if ms_ssim is None:
+        return f"  PSNR {psnr:6.3f} dB  MS-SSIM - (a side under 161)"
+    return f"  PSNR {psnr:6.3f} dB  MS-SSIM {ms_ssim:.5f} ({to_db(ms_ssim):6.3f} dB)"
+
+
+def format_line(path, result, seconds, with_model=False):
+    """The report line of one image; ``with_model`` where models were chosen from."""
+    size = f"{result['width']}x{result['height']}"
+    line = f"{path.name:24s} {size:>10s}  {result['bpp']:7.4f} bpp"
+    if "psnr" in result:
+        line += format_quality(result["psnr"], result["ms_ssim"])
+    line += f"  {seconds:6.2f} s"
+    if with_model:
+        line += f"  {result['model']}"
+    return line + "".join(f"  [{note}]" for note in result["notes"])
+
+
+def format_mean(results):
+    """The last line: plain means over the images (MS-SSIM over those that have it)."""
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    number = f"{len(results)} file{'s' * (len(results) != 1)}"
+    line = f"{'mean':24s} {number:>10s}  {mean([r['bpp'] for r in results]):7.4f} bpp"
+    if "psnr" in results[0]:
+        ms_ssims = [r["ms_ssim"] for r in results if r["ms_ssim"] is not None]
+        line += format_quality(
+            mean([r["psnr"] for r in results]), mean(ms_ssims) if ms_ssims else None
+        )
+    return line
