@@ -6,8 +6,7 @@ file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last l
 """
 
 from cli import errors as cli_errors  # isort: skip  (first: it says what is missing)
-from cli import encoding, options  # isort: skip
-from search import targets
+from cli import encoding, options, target_options  # isort: skip
 
 
 def parse_arguments():
@@ -51,7 +50,7 @@ def parse_arguments():
         "from the disk; takes as long as decoding without the synthesis network",
     )
     options.add_limits(parser)
-    targets.add_options(parser)
+    target_options.add_options(parser)
     options.add_model_options(parser)
     return parser.parse_args()
 

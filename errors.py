@@ -11,3 +11,7 @@ class GlicError(ValueError):
     It is one sentence or two, with what was expected, what came and what to do. A ``ValueError``,
     since programs on the Python interface may catch that.
     """
+
+
+class UsageError(GlicError):
+    """Options that contradict each other."""

@@ -14,7 +14,7 @@ import scipy.special
 import tensorflow.compat.v1 as tf
 
 from errors import GlicError
-from layers import lower_bound
+from functions import lower_bound
 from variables import PRIOR_SCOPE, PRIOR_WIDTHS
 
 INIT_SCALE = 10.0

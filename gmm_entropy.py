@@ -54,11 +54,11 @@ def split_parameters(raw, family):
 
 def _log_mass_gauss(distance, scale):
     """log(F((0.5 - d) / s) - F((-0.5 - d) / s)) of a normal distribution, d >= 0."""
-    import tensorflow_probability as tfp
+    from functions import log_erfc
 
     to_erfc = -math.sqrt(0.5) / scale
-    upper = tfp.math.logerfc((0.5 - distance) * to_erfc) - math.log(2)
-    lower = tfp.math.logerfc((-0.5 - distance) * to_erfc) - math.log(2)
+    upper = log_erfc((0.5 - distance) * to_erfc) - math.log(2)
+    lower = log_erfc((-0.5 - distance) * to_erfc) - math.log(2)
     return upper + _log1mexp(upper - lower)
 
 
@@ -95,9 +95,10 @@ _LOG_MASS = {
 def _log1mexp(x):
     """log(1 - exp(-x)) for x > 0, kept off x = 0, where it and its gradient are infinite."""
     import tensorflow.compat.v1 as tf
-    import tensorflow_probability as tfp
 
-    return tfp.math.log1mexp(tf.maximum(x, 1e-7))
+    from functions import log1mexp
+
+    return log1mexp(tf.maximum(x, 1e-7))
 
 
 def log_likelihood(y, raw, family):
@@ -140,7 +141,7 @@ def _floored_scale(raw):
     """max(|raw|, SCALE_FLOOR); the gradient passes the floor if it leads back above it."""
     import tensorflow.compat.v1 as tf
 
-    from layers import lower_bound
+    from functions import lower_bound
 
     # tf.abs has no gradient at 0, where a scale could be stuck.
     magnitude = tf.where(raw >= 0, raw, -raw)

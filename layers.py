@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
 from architecture import LEAKY_SLOPE
+from functions import lower_bound
 from variables import rdft_matrix
 
 GDN_PEDESTAL = 2.0**-36  # tfc's reparam_offset squared: keeps the gradient of the square alive
@@ -40,24 +41,6 @@ def session_config(threads=0):
 def leaky(x):
     """Leaky ReLU with the papers' slope of 0.2."""
     return tf.nn.leaky_relu(x, alpha=LEAKY_SLOPE)
-
-
-@tf.RegisterGradient("GlicLowerBound")
-def _lower_bound_gradient(op, gradient):
-    """Of ``lower_bound``: passes above the bound, and below it where it leads back above."""
-    value, bound = op.inputs
-    passes = tf.logical_or(value >= bound, gradient < 0)
-    return tf.cast(passes, gradient.dtype) * gradient, None
-
-
-def lower_bound(value, bound):
-    """max(value, bound), whose gradient lets values below the bound return.
-
-    As ``tfc.lower_bound``, but with one gradient for all: that function registers another for each
-    call, and with it keeps the caller's graph for as long as the process lives.
-    """
-    with tf.get_default_graph().gradient_override_map({"Maximum": "GlicLowerBound"}):
-        return tf.maximum(value, tf.constant(bound, value.dtype))
 
 
 def _kernel_initializer(support, cin, cout, gain):

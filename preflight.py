@@ -1,39 +1,73 @@
 """Says in one sentence what is missing before an import fails, and quiets TensorFlow.
 
-Imported first by every script, and by codec.py for the programs that import it. It must run on any
-Python 3 and import nothing that is installed.
+Imported first by every script, and by codec.py for the programs that import it; ``python3
+preflight.py`` says before an installation whether one is possible. It must run on any Python 3 and
+import nothing that is installed.
 """
 
+import contextlib
+import importlib.abc
 import importlib.util
 import os
+import platform
+import re
+import struct
 import sys
+import tempfile
 
-OLDEST, NEWEST = (3, 9), (3, 11)  # what TensorFlow 2.14.1 and range-coder 1.1 have wheels for
-PACKAGES = (
-    "numpy",
-    "PIL",
-    "range_coder",
-    "scipy",
-    "tensorflow",
-    "tensorflow_compression",
-    "tensorflow_probability",
-    "tqdm",
+OLDEST, NEWEST = (3, 10), (3, 13)  # what TensorFlow 2.14.1 and 2.21 have wheels for
+MACHINES = {  # that TensorFlow has packages for
+    "Linux": ("x86_64", "amd64", "aarch64", "arm64"),
+    "Darwin": ("arm64",),
+    "Windows": ("amd64", "x86_64"),
+}
+# NumPy whose OpenBLAS (0.3.34) crashes in a matrix product on some processors.
+BROKEN_NUMPY = (2, 5, 2), (2, 5, 5)
+PACKAGES = ("numpy", "PIL", "scipy", "tensorflow", "threadpoolctl", "tqdm")
+
+# What TensorFlow says while it is imported, before its log level counts: news about CUDA, oneDNN
+# and its own logging. Anything else, and all of it where the import fails, is shown.
+_CHATTER = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|[IW]\d{4} [\d:. ]+ +\d+ \S+\.cc:\d+\]"
+    r"|\d{4}-\d\d-\d\d [\d:.]+: [IW] |To enable the following instructions: "
 )
 
 
-def check(version=sys.version_info, packages=PACKAGES, requirements="requirements.txt"):
-    """Exits with a sentence (status 1) where Python or a package does not fit.
+def check_system(version=sys.version_info, system=None, machine=None, libc=None):
+    """Exits with a sentence (status 1) where TensorFlow has no package for this Python or system.
 
-    Scripts that need more call it again, before the work whose end would fail.
+    Args:
+      version: of Python. system, machine, libc: as the module platform tells them.
     """
     found = tuple(version[:2])
     if not OLDEST <= found <= NEWEST:
         sys.exit(
-            "Python 3.9 to 3.11 expected, got {}.{}: make the environment with a fitting one, for "
-            "example by 'uv venv --seed --python 3.11 .venv' (see README.md, 'Try it').".format(
+            "Python 3.10 to 3.13 expected, got {}.{}: make the environment with a fitting one, for "
+            "example by 'uv venv --seed --python 3.13 .venv' (see README.md, 'Try it').".format(
                 *found
             )
         )
+    if struct.calcsize("P") < 8:
+        sys.exit("A 64-bit Python expected, got one of 32 bits: TensorFlow has no package for it.")
+    system, machine = system or platform.system(), (machine or platform.machine()).lower()
+    if machine not in MACHINES.get(system, ()):
+        sys.exit(
+            "Linux on x86-64 or Arm, macOS on Arm, or Windows on x86-64 expected, got "
+            f"{system} on {machine}: TensorFlow has no package for it."
+        )
+    if system == "Linux" and (libc or platform.libc_ver())[0] != "glibc":
+        sys.exit(
+            "A Linux with glibc expected, not musl (Alpine): TensorFlow has no package for it. In "
+            "a container take an image of Debian or Ubuntu."
+        )
+
+
+def check(packages=PACKAGES, requirements="requirements.txt"):
+    """Exits with a sentence (status 1) where the system or a package does not fit.
+
+    Scripts that need more call it again, before the work whose end would fail.
+    """
+    check_system()
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
@@ -43,11 +77,74 @@ def check(version=sys.version_info, packages=PACKAGES, requirements="requirement
         )
 
 
+def check_numpy(version=None):
+    """Exits with a sentence where NumPy would crash."""
+    from importlib.metadata import version as version_of  # from Python 3.8 on
+
+    version = version or version_of("numpy")
+    oldest, newest = BROKEN_NUMPY
+    if oldest <= tuple(int(part) for part in re.findall(r"\d+", version)[:3]) <= newest:
+        sys.exit(
+            f"NumPy 2.5.1 or older expected, got {version}, which crashes in matrix products on "
+            "some processors: run \"pip install 'numpy<2.5.2'\" in this environment."
+        )
+
+
 def check_evaluation(packages=("bjontegaard", "matplotlib")):
     """The same for packages of requirements-eval.txt: BD-rate and plots."""
     check(packages=packages, requirements="requirements-eval.txt")
 
 
-check()
-# TensorFlow greets with a dozen lines about CUDA; it reads this when it is first imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+@contextlib.contextmanager
+def without_chatter():
+    """Keeps what libraries print on standard error about themselves off the screen."""
+    try:
+        screen = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(screen, 2)
+            os.close(screen)
+            kept.seek(0)
+            for line in kept:
+                if failed or not _CHATTER.match(line.decode(errors="replace")):
+                    os.write(2, line)
+
+
+class _QuietImport(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow ``without_chatter``."""
+
+    def find_spec(self, name, path, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                with without_chatter():
+                    execute(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+if __name__ == "__main__":  # before anything is installed
+    check_system()
+else:
+    check()
+    check_numpy()
+    # TensorFlow reads this when it is first imported; what it says before that is filtered.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _QuietImport())

@@ -20,6 +20,7 @@ from cli import options
 from cli.inputs import collect
 from codec import Codec
 from coding import models
+from errors import UsageError
 from evaluation import curves, rddata, tables
 from pictures import images, metrics
 from search import refine
@@ -117,9 +118,9 @@ def kind_of(config):
 def check_rddata(paths, names):
     """Raises UsageError before anything is measured of which no file of RDdata/ could be made."""
     if not curves.is_kodak(path.stem for path in paths):
-        raise cli_errors.UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
+        raise UsageError("--rddata needs the 24 Kodak images, kodim01 to kodim24.")
     if len({kind_of(models.read_config(models.folder_of(name))) for name in names}) != 1:
-        raise cli_errors.UsageError("--rddata needs models of one family and metric.")
+        raise UsageError("--rddata needs models of one family and metric.")
 
 
 def write_rddata(folder, level, summaries):

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from cli import errors as cli_errors
 from cli import options
+from errors import UsageError
 
 SIDE = 256
 BAR = 1.5
@@ -103,7 +104,7 @@ def seconds_of(script, arguments):
     process = subprocess.run(command, cwd=options.ROOT, stdout=subprocess.PIPE, text=True)
     after = os.times()
     if process.returncode:
-        raise cli_errors.UsageError(f"{script}.py failed ({process.returncode}).")
+        raise UsageError(f"{script}.py failed ({process.returncode}).")
     seconds = json.loads(process.stdout.splitlines()[-1])
     whole = sum(after[2:4]) - sum(before[2:4])  # of this process's children
     return {**seconds, "exit": whole - sum(seconds.values())}

@@ -10,8 +10,6 @@ from cli import jobs, options, outputs, streams
 from coding import bitstream
 from pictures import images
 
-WARM_UP_SIDE = 64  # of an image that has the networks built
-
 
 class CodecShelf:
     """Codecs by fingerprint, each loaded once.
@@ -44,14 +42,7 @@ class CodecShelf:
 
 def warm_up(codec):
     """Restores a small picture, so that no file's seconds hold the start of the networks."""
-    from coding.latents import Latents
-
-    y_side, z_side = WARM_UP_SIDE // 16, WARM_UP_SIDE // 64
-    channels = codec.architecture.num_latents, codec.architecture.num_filters
-    y_hat, z_symbols = (
-        np.zeros((side, side, count), np.int32) for side, count in zip((y_side, z_side), channels)
-    )
-    codec.decompress(codec.encode(Latents(y_hat, z_symbols, WARM_UP_SIDE, WARM_UP_SIDE)))
+    codec.networks.synthesis(np.zeros((1, 4, 4, codec.architecture.num_latents), np.float32))
 
 
 def run(args):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import tqdm
 
-from cli import jobs, options, outputs, streams
-from cli.errors import UsageError
+from cli import jobs, options, outputs, streams, target_options
 from coding.bitstream import EXTENSION, MAX_PIXELS
+from errors import UsageError
 from pictures import images
 from search import targets
 
@@ -45,7 +45,7 @@ def check(args):
       The ``targets.Target`` of the options, or None.
     """
     options.memory_budget(args)
-    target = targets.of_options(args)
+    target = target_options.of_options(args)
     if target:
         return target
     checkpoint = options.checkpoint_architecture(args)

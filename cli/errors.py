@@ -12,10 +12,6 @@ from errors import GlicError
 EXPECTED_ERRORS = (GlicError, OSError, MemoryError)
 
 
-class UsageError(GlicError):
-    """Options that contradict each other."""
-
-
 def reason(error):
     """One line that says what went wrong."""
     if isinstance(error, MemoryError):

@@ -16,11 +16,12 @@ from typing import NamedTuple
 import tqdm
 
 from cli import inputs, outputs
-from cli.errors import EXPECTED_ERRORS, UsageError
+from cli.errors import EXPECTED_ERRORS
 from cli.outputs import OutputError, OutputExists
 from cli.report import Report
 from cli.streams import STREAM, to_path
 from coding.bitstream import EXTENSION
+from errors import UsageError
 from pictures.images import KNOWN_SUFFIXES
 
 LONG_LIST = 10  # files from which a progress bar helps

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
-from cli.errors import UsageError
 from coding.bitstream import MAX_PIXELS
+from errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072

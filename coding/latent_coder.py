@@ -1,76 +1,23 @@
-"""Latents to bytes and back through range-coder, driven by integer tables.
+"""Latents to bytes and back through a range coder, driven by integer tables.
 
 z is coded by row, column and channel with the factorised prior's tables, y by wavefront step,
 position and channel with the tables of its mixtures. Any integer can be coded: what lies outside
 a table is an escape symbol followed by an Exp-Golomb code of equiprobable bits.
 """
 
-import contextlib
-import os
-import tempfile
-
 import numpy as np
-from range_coder import RangeDecoder, RangeEncoder
+import threadpoolctl
 
+from coding import range_coding
 from coding.context import BATCH_POSITIONS
 from coding.latents import LatentError
 from gmm_entropy import RADII, TOTAL, CodingMixture
 
 BIT = [0, 1, 2]  # table of one equiprobable bit
 MAX_GOLOMB_BITS = 24  # longer prefixes do not occur: latents are limited to 2^20
-PROBE_BYTES = 1 << 14  # more than range-coder buffers
 METER_SLACK = 1.0  # bits, over the rounding of sums of logarithms
 LEAST_ENTRIES = 2 * RADII[0] + 2  # of a table of y beside the symbol that is coded
 DECODE_SYMBOLS = 1 << 13  # of y whose tables exist at a time: bounds the decoder's memory
-
-
-@contextlib.contextmanager
-def _scratch_file():
-    """An open file and a path to it: range-coder reads and writes files only.
-
-    In memory where the system offers that, so that not even a killed process leaves it behind;
-    otherwise in the folder for temporary files.
-    """
-    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
-        with os.fdopen(os.memfd_create("glic"), "w+b") as file:
-            yield file, f"/proc/self/fd/{file.fileno()}"
-        return
-    handle, path = tempfile.mkstemp(prefix="glic-", suffix=".range")
-    with os.fdopen(handle, "w+b") as file:
-        try:
-            yield file, path
-        finally:
-            os.unlink(path)
-
-
-def _encode_to_bytes(write):
-    """Bytes of what ``write(encoder)`` encodes.
-
-    Raises:
-      OSError: where the scratch file cannot grow. range-coder itself would not notice a full disk
-        and leave a payload that is cut off.
-    """
-    with _scratch_file() as (file, path):
-        encoder = RangeEncoder(path)
-        write(encoder)
-        encoder.close()
-        size = file.seek(0, os.SEEK_END)
-        file.write(bytes(PROBE_BYTES))
-        file.flush()
-        file.seek(0)
-        return file.read(size)
-
-
-def _decode_from_bytes(data, read):
-    """The result of ``read(decoder)`` on ``data``."""
-    with _scratch_file() as (file, path):
-        file.write(data)
-        file.flush()
-        decoder = RangeDecoder(path)
-        try:
-            return read(decoder)
-        finally:
-            decoder.close()
 
 
 class _Meter:
@@ -174,7 +121,7 @@ def encode_z(symbols, z_tables):
                 if code:
                     encoder.encode(code, BIT)
 
-    return _encode_to_bytes(write)
+    return range_coding.encode(write)
 
 
 def decode_z(data, shape, z_tables):
@@ -208,7 +155,7 @@ def decode_z(data, shape, z_tables):
                 position[:] = read_position(decoder)
         return symbols
 
-    return _decode_from_bytes(data, read)
+    return range_coding.decode(data, read)
 
 
 def coded_intervals(values, image_model, family):
@@ -256,7 +203,7 @@ def encode_y(values, image_model, family):
                 if i in escapes:
                     encode(escapes[i], BIT)
 
-    return _encode_to_bytes(write)
+    return range_coding.encode(write)
 
 
 def check_y_size(data, positions, channels):
@@ -308,5 +255,8 @@ def decode_y(data, image_model, channels, family):
             decoded[positions[start:stop]] = values
             image_model.place(canvas, start, stop, values)
 
-    _decode_from_bytes(data, read)
+    # A step multiplies a few dozen rows. Threads that share that spin between the steps: beside
+    # another busy process they took twice the time and twice the CPU.
+    with threadpoolctl.get_cached_controller().limit(limits=1, user_api="blas"):
+        range_coding.decode(data, read)
     return decoded.reshape(image_model.height, image_model.width, channels)

@@ -1,7 +1,7 @@
 """Passes of the float32 networks of one model: those between pixels and latents, in TensorFlow.
 
-The weights are constants of the graphs, which hold no variables, initialisers or gradients, and a
-graph is built when it is first needed: a decoder has no analysis transform.
+The graphs hold no initialisers or gradients, and each is built when it is first needed: a decoder
+has no analysis transform.
 """
 
 from __future__ import annotations
@@ -33,14 +33,37 @@ def _check_not_forked():
         )
 
 
-def constants(weights):
-    """A variable getter that gives a model's weights, NumPy arrays by name, as constants."""
+class Weights:
+    """A model's weights in a graph that only runs: a variable each, and nothing that trains it.
 
-    def getter(getter, name, *args, **options):
+    Args:
+      weights: dict of NumPy arrays by the variables' names.
+    """
+
+    def __init__(self, weights):
+        self._weights, self._feeds, self._assignments, self._made = weights, {}, [], {}
+
+    def getter(self, getter, name, *args, **options):
+        """For ``tf.variable_scope(custom_getter=...)``, within which the networks are built.
+
+        Not ``getter``'s variables: their initialisers are most of what building a graph takes.
+        Not constants: TensorFlow would keep four copies of them.
+        """
         del getter, args, options
-        return tf.constant(weights[name])
+        if name in self._made:
+            return self._made[name]
+        value = self._weights[name]
+        dtype = tf.as_dtype(value.dtype)
+        variable = tf.raw_ops.VariableV2(shape=value.shape, dtype=dtype)
+        start = tf.placeholder(dtype, value.shape)
+        self._feeds[start] = value
+        self._assignments.append(tf.raw_ops.Assign(ref=variable, value=start).op)
+        self._made[name] = tf.identity(variable)
+        return self._made[name]
 
-    return getter
+    def load(self, session):
+        """Sets the variables of the graph that was built."""
+        session.run(self._assignments, self._feeds)
 
 
 class Networks:
@@ -112,10 +135,12 @@ class Networks:
 
     def _start(self, build):
         with tf.Graph().as_default() as graph:
-            with tf.variable_scope("", custom_getter=constants(self._weights)):
+            weights = Weights(self._weights)
+            with tf.variable_scope("", custom_getter=weights.getter):
                 passes = build()
             session = tf.Session(graph=graph)
             graph.finalize()
+            weights.load(session)
         self._sessions.append(session)
         for name, (fetches, feeds) in passes.items():
             self._calls[name] = session.make_callable(fetches, feeds)

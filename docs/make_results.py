@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import errors as cli_errors
 from cli import options  # sets TensorFlow's log level, so it comes first
+from errors import UsageError
 
 from evaluation import complexity  # isort:skip
 import preflight
@@ -150,7 +151,7 @@ def with_table(text, mark, lines):
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not found or not closed:
-        raise cli_errors.UsageError(f"No {begin.strip()} ... {end} in the document.")
+        raise UsageError(f"No {begin.strip()} ... {end} in the document.")
     return head + begin + "\n".join(lines) + "\n" + closed + tail
 
 

@@ -10,10 +10,10 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import gmm_entropy
 from cli import options
-from cli.errors import UsageError
 from codec import Codec
 from coding import bitstream, models
 from coding.costs import costs_of
+from errors import UsageError
 from evaluation import tables
 from pictures import images
 

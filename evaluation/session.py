@@ -9,9 +9,9 @@ from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
-from cli import errors as cli_errors
 from cli import options
 from cli.inputs import collect
+from errors import UsageError
 from evaluation import classics, curves, plots, rddata, tables, workers
 from evaluation.measure import Task
 from evaluation.options import ALL_ANCHORS
@@ -31,12 +31,12 @@ def learned_codecs(args):
     """The ``LearnedCodec`` of every model that the options name.
 
     Raises:
-      cli_errors.UsageError, models.ModelError: for options or models that cannot be used.
+      UsageError, models.ModelError: for options or models that cannot be used.
     """
     from coding import models
 
     if args.checkpoint and args.models:
-        raise cli_errors.UsageError("--models or --checkpoint expected, got both.")
+        raise UsageError("--models or --checkpoint expected, got both.")
     architecture = options.checkpoint_architecture(args)
     if architecture:
         checkpoint = args.checkpoint, architecture
@@ -44,7 +44,7 @@ def learned_codecs(args):
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
     found = [_learned(models.load_named(name), ("name", name)) for name in names]
     if len({codec.name for codec in found}) < len(found):
-        raise cli_errors.UsageError(
+        raise UsageError(
             f"Models of different names expected, got {', '.join(c.name for c in found)}."
         )
     return found
@@ -153,13 +153,13 @@ def run(args, page=None):
     for name in args.codecs:
         classics.find(name)
     if args.matched and not args.codecs:
-        raise cli_errors.UsageError("--matched needs --codecs: which codecs are to match?")
+        raise UsageError("--matched needs --codecs: which codecs are to match?")
     names = curves.PAPER_CURVES if args.curves is None else args.curves
     published = [curves.published(name) for name in names]
     paths = collect(args.images, images.IMAGE_SUFFIXES)
     learned = learned_codecs(args)
     if not learned and not args.codecs:
-        raise cli_errors.UsageError("Nothing to measure: name --models or --codecs.")
+        raise UsageError("Nothing to measure: name --models or --codecs.")
     if args.rddata:
         curve_names = [name for name, _ in series_of(learned).values()]
         rddata.check(args.rddata, paths, curve_names)
@@ -229,7 +229,7 @@ def _compare(args, shown, kodak):
         ours = [curve for curve in shown if curve.kind == "model"]
         anchors = [curve for curve in shown if curve.kind != "model"]
         if not (ours and anchors):
-            raise cli_errors.UsageError(
+            raise UsageError(
                 f"--anchor {ALL_ANCHORS} needs models and, to compare them with, --codecs or "
                 "--curves."
             )
@@ -248,7 +248,7 @@ def _anchor(args, shown):
             return curve
     if args.anchor:
         known = ", ".join(curve.name for curve in shown)
-        raise cli_errors.UsageError(f"An --anchor among {known} expected, got {args.anchor}.")
+        raise UsageError(f"An --anchor among {known} expected, got {args.anchor}.")
     return None
 
 

@@ -1,9 +1,9 @@
 """Pictures in other colour spaces, brought to sRGB, and how files say which space they are in.
 
 What counts, first to last: a PNG's cICP chunk, an ICC profile, the nclx property of AVIF and HEIC,
-a PNG's sRGB chunk, its gAMA and cHRM chunks (PNG, third edition, 13.13; ISO/IEC 23000-22 for
-AVIF and HEIC), and Adobe RGB by EXIF, which editors leave stale more often than the others. A
-picture that states none of these is taken for sRGB.
+a PNG's sRGB chunk, its gAMA and cHRM chunks (PNG, third edition, 4.3, table 1), and Adobe RGB by
+EXIF, which editors leave stale more often than the others. A picture that states none of these is
+taken for sRGB, AVIF and HEIC by their standard (ISO/IEC 23000-22), all others by custom.
 
 PQ and HLG pictures (ITU-R BT.2100) are shown by one rule: reference white, 203 cd/m2 (ITU-R
 BT.2408), is sRGB's white, and all brighter light clips there. So what was made for a standard
@@ -132,7 +132,7 @@ def to_srgb(
     space = _coded_space(headers.colours, notes) if is_png or not profile else None
     if space is None and profile:
         # JPEG XL's reader makes a profile where the file has none: that is not dropped.
-        return _by_profile(image, profile, notes, may_drop=headers.kind == "JPEG XL")
+        return _by_profile(image, profile, notes, made_by_reader=headers.kind == "JPEG XL")
     if profile:
         notes.append("ICC profile dropped, cICP counts")
     if space is None and is_png and "srgb" not in info:
@@ -244,7 +244,7 @@ def _matrix_to_srgb(primaries: tuple[float, ...]) -> np.ndarray:
 
 
 def _by_profile(
-    image: Image.Image, profile_bytes: bytes, notes: list[str], may_drop: bool
+    image: Image.Image, profile_bytes: bytes, notes: list[str], made_by_reader: bool
 ) -> Image.Image:
     """The image (L, RGB or CMYK) in sRGB by its ICC profile; a useless profile is noted."""
     grey = image.mode == "L"
@@ -262,7 +262,7 @@ def _by_profile(
         if mode == "CMYK" or not _is_identity(_transformed_by(transform), mode):
             image = ImageCms.applyTransform(image, transform)
             notes.append("converted from its ICC profile to sRGB")
-        elif not may_drop:
+        elif not made_by_reader:
             notes.append("sRGB profile dropped")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
         notes.append("unreadable ICC profile ignored")

@@ -17,7 +17,7 @@ import gmm_entropy
 import network
 from architecture import LATENT_STRIDE, PER_Z, STRIDE
 from coding import tiling
-from coding.networks import constants
+from coding.networks import Weights
 from layers import session_config
 from pictures import ms_ssim
 from pictures.metrics import PEAK
@@ -51,10 +51,12 @@ class LatentLoss:
     def __init__(self, codec, lmbda, metric):
         self._codec, self._lmbda, self._metric = codec, lmbda, metric
         with tf.Graph().as_default() as graph:
-            with tf.variable_scope("", custom_getter=constants(codec.model.weights)):
+            weights = Weights(codec.model.weights)
+            with tf.variable_scope("", custom_getter=weights.getter):
                 self._build()
             self._session = tf.Session(graph=graph, config=session_config())
             graph.finalize()
+            weights.load(self._session)
 
     def _build(self):
         """Placeholders of a tile, its loss in float32, and its gradients."""

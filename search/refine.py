@@ -22,6 +22,7 @@ import numpy as np
 from coding.latents import Latents
 from errors import GlicError
 from pictures import metrics
+from search.interruption import SearchInterrupted
 from search.latent_loss import LatentLoss
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
@@ -49,14 +50,6 @@ class Refined(NamedTuple):
     latents: Latents
     data: bytes
     gain: float
-
-
-class SearchInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended a search; ``result`` is what is best so far."""
-
-    def __init__(self, result):
-        super().__init__()
-        self.result = result
 
 
 class RefineError(GlicError):

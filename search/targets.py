@@ -1,12 +1,13 @@
 """Choosing a model for each image: encoder.py --target-bpp and --target-psnr.
 
-Models trained with a larger lambda make larger files of better quality. For one image a bisection
-over the candidates' lambdas therefore finds, with few of them tried, what trying all would find.
+Models trained with a larger lambda make larger files of better quality, on most images. A bisection
+over the candidates' lambdas therefore finds with few of them tried what trying all would find.
 
-Whatever the models: a file that is chosen meets the target, by its real bytes or its decoded 8-bit
-pixels, and an image is refused only after every candidate was tried. That the choice is also the
-best of all candidates rests on file size and PSNR rising with lambda on that image; candidates of
-one lambda are always tried together, since nothing is known of their order.
+On some images, flat ones above all, sizes and PSNR do not rise with lambda. So the neighbours of
+what was found are tried, too, and from a better one of these the next, until none is better. A file
+that is chosen always meets the target, by its real bytes or its decoded 8-bit pixels, and an image
+is refused only after every candidate was tried. Candidates of one lambda are always tried together,
+since nothing is known of their order.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from cli import errors as cli_errors
-from cli import options
 from errors import GlicError
+from pictures import metrics
+from search.interruption import SearchInterrupted
 
-# Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 4.3 measured at 64
-# filters, 3.3 at 128.
-CODEC_COPIES = 4.5
+# Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 3.7 measured with 64
+# latents, 3.1 with 192.
+CODEC_COPIES = 4
 
 
 class TargetError(GlicError):
@@ -44,65 +45,13 @@ class Target(NamedTuple):
         return f"at least {self.value:g} dB PSNR"
 
 
-def add_options(parser):
-    """Adds --target-bpp and --target-psnr."""
-    group = parser.add_argument_group(
-        "a model for each image",
-        "Chooses among the models in models/ that were trained for MSE, or among those\n"
-        "that --model names, and states the choice in the image's line. Of five lambdas,\n"
-        "two or three are tried. Every file meets the target; an image for which none\n"
-        "does is refused, after all were tried. With --effort the refined files are\n"
-        "compared, which takes its time for each model tried.",
-    )
-    either = group.add_mutually_exclusive_group()
-    either.add_argument(
-        "--target-bpp",
-        type=options.positive,
-        metavar="X",
-        help="the file nearest to X bits per pixel that does not exceed them, by its whole size",
-    )
-    either.add_argument(
-        "--target-psnr",
-        type=options.positive,
-        metavar="X",
-        help="the smallest file whose decoded 8-bit pixels have a PSNR of at least X dB",
-    )
-
-
-def of_options(args):
-    """The ``Target`` that an encoder's options name, or None.
-
-    Raises:
-      cli_errors.UsageError: for other options that contradict it.
-    """
-    kind = "psnr" if args.target_bpp is None else "bpp"
-    value = args.target_psnr if args.target_bpp is None else args.target_bpp
-    if value is None:
-        return None
-    name = f"--target-{kind}"
-    checkpoint = (args.checkpoint, args.family, args.num_filters, args.num_latents)
-    if any(v is not None for v in checkpoint):
-        raise cli_errors.UsageError(
-            f"{name} chooses among model folders: leave out --checkpoint, --family, "
-            "--num-filters and --num-latents, or the target."
-        )
-    if args.lmbda is not None:
-        raise cli_errors.UsageError(
-            f"{name} takes each model's own lambda: leave out --lmbda, or the target."
-        )
-    if kind == "psnr" and args.no_metrics:
-        raise cli_errors.UsageError(
-            f"{name} measures the PSNR of every file: leave out --no-metrics, or the target."
-        )
-    return Target(kind, value)
-
-
 class Candidate(NamedTuple):
-    """A model folder to choose from: its path, its lambda, and the bytes of its weights."""
+    """A model folder to choose from: its path, lambda, bytes of its weights, what it is for."""
 
     folder: Path
     lmbda: float
     size: int
+    metric: str = "mse"
 
 
 class Attempt(NamedTuple):
@@ -153,7 +102,9 @@ def candidates(names=None, models_dir=None):
             "Models trained for one metric expected, as their lambdas order them, got "
             f"{' and '.join(trained_for)}."
         )
-    found = [Candidate(f, _lmbda(c), _bytes_of(f)) for f, c in configs.items()]
+    found = [
+        Candidate(f, _lmbda(c), _bytes_of(f), c.get("metric", "mse")) for f, c in configs.items()
+    ]
     return sorted(found, key=lambda c: (c.lmbda, c.folder.name))
 
 
@@ -174,6 +125,13 @@ def memory_left(budget, chosen_from, candidate):
     """What a candidate's codec may take of a process's budget when all are loaded, in bytes."""
     others = sum(c.size for c in chosen_from) - candidate.size
     return budget - int(CODEC_COPIES * others)
+
+
+def _restored(coded):
+    """``Coded`` with the decoded pixels."""
+    if coded.restored is not None:
+        return coded
+    return coded._replace(restored=coded.codec.synthesise(coded.latents))
 
 
 class Chooser:
@@ -202,8 +160,8 @@ class Chooser:
     def __call__(self, path, pixels):
         """The chosen candidate's ``Coded`` of an image.
 
-        For a rate, that is the largest file tried that is within it; for a PSNR, the smallest
-        tried that reaches it.
+        Of the files tried that meet the target it is, for a rate, that of the best quality, for a
+        PSNR the smallest.
 
         Args:
           path: of the image, for a progress bar.
@@ -218,26 +176,31 @@ class Chooser:
         untried = list(range(high))
         while low < high:
             middle = (low + high) // 2
-            untried.remove(middle)
-            met = self._try(search, self._steps[middle])
+            met = self._try(search, middle, untried)
             # The best rate is the last that is within the limit, the best quality the first.
             if met == (self.target.kind == "bpp"):
                 low = middle + 1
             else:
                 high = middle
-        while untried and search.best is None:
-            self._try(search, self._steps[untried.pop(0)])
+        while True:
+            near = untried
+            if search.best is not None:
+                near = [step for step in untried if abs(step - search.best_step) == 1]
+            if not near:
+                break
+            self._try(search, near[0], untried)
         if search.best is None:
             raise search.refusal()
         return search.best
 
-    def _try(self, search, step):
+    def _try(self, search, step, untried):
         """Tries all candidates of a step; returns whether one meets the target."""
-        for candidate in step:
+        untried.remove(step)
+        for candidate in self._steps[step]:
             if candidate not in self._coders:
                 self._coders[candidate] = self._load(candidate)
         # A list: each candidate counts, not only the first that meets the target.
-        return any([search.attempt(c.folder.name, self._coders[c]) for c in step])
+        return any([search.attempt(step, c, self._coders[c]) for c in self._steps[step]])
 
 
 class _Search:
@@ -246,14 +209,11 @@ class _Search:
     def __init__(self, target, path, pixels):
         self._target, self._path, self._pixels = target, path, pixels
         self._attempts = []
-        self._best_bpp = None
-        self.best = None
+        self._best_attempt = self._best_quality = None
+        self.best = self.best_step = None
 
-    def attempt(self, name, code):
+    def attempt(self, step, candidate, code):
         """Codes the image with one candidate; returns whether its file meets the target."""
-        from pictures import metrics
-        from search.refine import SearchInterrupted
-
         try:
             coded = code(self._path, self._pixels)
         except SearchInterrupted:  # its file is one of several: none is the best yet
@@ -261,17 +221,39 @@ class _Search:
         bpp, psnr = 8 * len(coded.data) / (coded.latents.height * coded.latents.width), None
         met = bpp <= self._target.value
         if self._target.kind == "psnr":
-            restored = coded.codec.synthesise(coded.latents)
-            coded = coded._replace(restored=restored)
-            psnr = metrics.psnr(self._pixels, restored)
+            coded = _restored(coded)
+            psnr = metrics.psnr(self._pixels, coded.restored)
             met = psnr >= self._target.value
-        self._attempts.append(Attempt(name, bpp, psnr))
-        if met and (self.best is None or self._is_better(bpp)):
-            self.best, self._best_bpp = coded, bpp
+        attempt = Attempt(candidate.folder.name, bpp, psnr)
+        self._attempts.append(attempt)
+        if met:
+            self._keep_if_better(step, candidate, coded, attempt)
         return met
 
-    def _is_better(self, bpp):
-        return bpp > self._best_bpp if self._target.kind == "bpp" else bpp < self._best_bpp
+    def _keep_if_better(self, step, candidate, coded, attempt):
+        if self.best is not None:
+            if self._target.kind == "psnr":
+                if attempt.bpp >= self._best_attempt.bpp:
+                    return
+            else:  # only here is quality known to be needed: it costs a pass of the synthesis
+                coded = _restored(coded)
+                if self._best_quality is None:
+                    self.best = _restored(self.best)
+                    self._best_quality = self._quality(candidate, self.best)
+                quality = self._quality(candidate, coded)
+                if quality <= self._best_quality:
+                    return
+                self._best_quality = quality
+        self.best, self.best_step, self._best_attempt = coded, step, attempt
+
+    def _quality(self, candidate, coded):
+        """By the metric that the candidates were trained for; the smaller file if that is equal."""
+        value = None
+        if candidate.metric == "ms-ssim":
+            value = metrics.ms_ssim(self._pixels, coded.restored)
+        if value is None:
+            value = metrics.psnr(self._pixels, coded.restored)
+        return value, -len(coded.data)
 
     def refusal(self):
         """The ``TargetError`` of an image for which every candidate failed."""

@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_nothing(run, photos):
     assert run(encoder, "in", "-o", "out")[0] == 0
     with file_size_limit(3000):
         code, _, err = run(decoder, "out", "-o", "back")
-    assert code == 1 and "too large" in err and names(photos / "back") == []
+    assert code == 1 and "too large" in err and names(photos / "back") == [], err
 
 
 def test_data_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):

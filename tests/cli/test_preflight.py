@@ -1,6 +1,7 @@
 """The sentences that a newcomer sees on the wrong Python or without the packages."""
 
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,10 +16,31 @@ FIRST_IMPORT = re.compile(r"^(?:import|from) (?!__future__)(\w+)", re.M)
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("version", [(3, 8), (3, 12), (3, 13, 1)])
+@pytest.mark.parametrize("version", [(3, 8), (3, 9), (3, 14, 1)])
 def test_other_pythons_are_named(version):
-    with pytest.raises(SystemExit, match=rf"3\.9 to 3\.11 expected, got 3\.{version[1]}: "):
-        preflight.check(version)
+    with pytest.raises(SystemExit, match=rf"3\.10 to 3\.13 expected, got 3\.{version[1]}: "):
+        preflight.check_system(version)
+
+
+@pytest.mark.parametrize(
+    "system, words",
+    [
+        (("Darwin", "x86_64", ("", "")), "Darwin on x86_64"),
+        (("Linux", "i686", ("glibc", "2.31")), "Linux on i686"),
+        (("Linux", "x86_64", ("", "")), r"musl \(Alpine\)"),
+        (("Windows", "ARM64", ("", "")), "Windows on arm64"),
+    ],
+)
+def test_systems_without_a_tensorflow_are_named(system, words):
+    with pytest.raises(SystemExit, match=words):
+        preflight.check_system((3, 12), *system)
+
+
+@pytest.mark.parametrize(
+    "system", [("Darwin", "arm64"), ("Windows", "AMD64"), ("Linux", "aarch64", ("glibc", "2.36"))]
+)
+def test_systems_with_a_tensorflow_are_taken(system):
+    preflight.check_system((3, 10), *system)
 
 
 def test_missing_packages_are_named():
@@ -58,14 +80,48 @@ def test_what_draws_nothing_needs_no_more_packages(monkeypatch, tmp_path, argume
         assert evaluate.main() == 0
 
 
+@pytest.mark.parametrize("version", ["2.5.2", "2.5.5"])
+def test_a_numpy_that_crashes_is_named(version):
+    with pytest.raises(SystemExit, match=rf"got {re.escape(version)}, which crashes"):
+        preflight.check_numpy(version)
+
+
+@pytest.mark.parametrize("version", ["1.26.4", "2.5.1", "2.5.6", "2.6.0rc1"])
+def test_other_numpys_are_taken(version):
+    preflight.check_numpy(version)
+
+
 def test_the_bounds_are_those_of_pyproject_and_requirements():
     bounds = re.search(
         r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
     )
     assert ((3, int(bounds[1])), (3, int(bounds[2]) - 1)) == (preflight.OLDEST, preflight.NEWEST)
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    marker = 'python_version >= "3.9" and python_version < "3.12"'
-    assert all(line.endswith(marker) for line in lines if line and not line.startswith("#"))
+    for line in lines:
+        assert line.startswith("#") or re.search(
+            r'; python_version >= "3\.1\d" and python_version < "3\.1\d"', line
+        )
+
+
+CHATTER = """WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795785130.295294   17178 port.cc:153] oneDNN custom operations are on. You may see
+2026-11-27 12:25:14.262217: W tensorflow/compiler/tf2tensorrt/utils/py_utils.cc:38] TF-TRT Warning
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_chatter_is_kept_off_the_screen_and_nothing_else(fails, capfd):
+    try:
+        with preflight.without_chatter():
+            os.write(2, CHATTER.encode())
+            print("A module compiled for NumPy 1 cannot run", file=sys.stderr)
+            if fails:
+                raise ImportError("libsomething.so: cannot open shared object file")
+    except ImportError:
+        assert fails
+    shown = capfd.readouterr().err
+    assert "compiled for NumPy 1" in shown
+    assert ("InitializeLog" in shown) == fails and ("oneDNN" in shown) == fails
 
 
 @pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py", "codec.py"])

@@ -180,7 +180,7 @@ def test_latents_that_do_not_fit_the_image_are_refused(codecs):
     with pytest.raises(ValueError, match="Latents z of shape"):
         codecs["gmm"].encode(Latents(y_hat, z_symbols[..., 1:], 64, 64))
     with pytest.raises(LatentError, match="cannot code"):
-        codecs["gmm"].encode(Latents(y_hat - 2**31, z_symbols, 64, 64))
+        codecs["gmm"].encode(Latents(np.full_like(y_hat, -(2**31)), z_symbols, 64, 64))
 
 
 def test_pixels_of_another_kind_are_refused(codecs):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import threadpoolctl
 from conftest import FAMILIES, NUM_FILTERS, checkpoint_of, golden_arrays
 
 from architecture import Architecture
-from coding import context, models
+from coding import bitstream, context, models
 from coding.context import ACTIVATION_LIMIT, ExactConvolution, ExactLayer, wavefront
 from gmm_entropy import FRACTION_BITS
 
@@ -102,6 +103,27 @@ def test_wavefront_respects_the_context(height, width):
             for r, c in context.CONTEXT_TAPS:
                 if 0 <= h + r < height and 0 <= w + c < width:
                     assert step_of[(h + r) * width + w + c] < step_of[h * width + w]
+
+
+def test_wavefronts_take_one_thread_of_blas(codecs, monkeypatch):
+    """Steps are small, and threads that wait for the next one spin."""
+
+    def blas_threads():
+        pools = threadpoolctl.threadpool_info()
+        return [p["num_threads"] for p in pools if p["user_api"] == "blas"]
+
+    seen, parameters = [], context.ImageModel.parameters
+
+    def counted(self, *args):
+        seen.append(blas_threads())
+        return parameters(self, *args)
+
+    data = codecs["gmm"].compress(np.full((64, 64, 3), 90, np.uint8))
+    before = blas_threads()
+    monkeypatch.setattr(context.ImageModel, "parameters", counted)
+    codecs["gmm"].decode(bitstream.unpack(data))
+    assert seen and all(set(threads) <= {1} for threads in seen)
+    assert blas_threads() == before
 
 
 def test_wavefront_steps_grow_with_the_perimeter():

@@ -9,7 +9,6 @@ import reference_decoder
 from conftest import FAMILIES
 from make_golden import GOLDEN, MANIFEST, latents_sha256
 from PIL import Image
-from range_coder import RangeDecoder, RangeEncoder
 
 from coding import bitstream
 from coding.latents import Latents
@@ -77,32 +76,3 @@ def test_reference_decoder_agrees(codecs, name):
 @pytest.mark.parametrize("name", sorted(set(STREAMS) - set(QUICK)))
 def test_reference_decoder_agrees_on_all(codecs, name):
     check_reference_decoder(codecs, name)
-
-
-def random_table(rng):
-    total = int(rng.choice([2, 3, 1000, 65536, 65536]))
-    inner = rng.choice(np.arange(1, total), min(total - 1, int(rng.integers(1, 12))), False)
-    return [0, *sorted(inner.tolist()), total]
-
-
-def test_reference_range_decoder_is_range_coder(tmp_path):
-    """On what the library wrote, and on bytes that nobody wrote, to far behind their end."""
-    rng = np.random.default_rng(0)
-    path = str(tmp_path / "coded")
-    for _ in range(300):
-        tables = [random_table(rng) for _ in range(int(rng.integers(0, 60)))]
-        symbols = [int(rng.integers(len(t) - 1)) for t in tables]
-        encoder = RangeEncoder(path)
-        for table, symbol in zip(tables, symbols):
-            encoder.encode([symbol], table)
-        encoder.close()
-        with open(path, "rb") as file:
-            ours = reference_decoder.RangeDecoder(file.read())
-        assert [ours.decode(t) for t in tables] == symbols
-        assert ours.at <= len(ours.data) + 3
-        data = rng.integers(0, 256, int(rng.integers(0, 12))).astype(np.uint8).tobytes()
-        with open(path, "wb") as file:
-            file.write(data)
-        theirs, ours = RangeDecoder(path), reference_decoder.RangeDecoder(data)
-        assert [ours.decode(t) for t in tables] == [theirs.decode(1, t)[0] for t in tables]
-        theirs.close()

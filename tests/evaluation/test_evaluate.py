@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 
 import cli.options
 import evaluate
-from cli import errors as cli_errors
+from errors import UsageError
 from pictures import images, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ def test_refusals(monkeypatch, tmp_path, options, message):
 def test_an_unknown_anchor_is_refused(measured, monkeypatch):
     folder, _ = measured
     monkeypatch.chdir(folder)
-    with pytest.raises(cli_errors.UsageError, match="An --anchor among model-0"):
+    with pytest.raises(UsageError, match="An --anchor among model-0"):
         run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, "--anchor", "bpg", "-o", "out")
 
 

@@ -92,17 +92,17 @@ def test_the_bisection_finds_what_trying_all_finds(kind, count):
             assert sorted(tried) == list(range(count))
         else:
             assert chooser("a.png", PIXELS).data[0] == expected
-            assert len(tried) == len(set(tried)) <= 4
+            assert len(tried) == len(set(tried)) <= 5
 
 
-def test_of_five_models_two_or_three_are_tried():
+def test_of_five_models_two_to_four_are_tried():
     files = [(i, 10 * i, 20 + i) for i in range(1, 6)]
     counts = set()
     for value in (1, 2, 3, 4, 5):
         chooser, tried = chooser_of(("bpp", value), files)
         chooser("a.png", PIXELS)
         counts.add(len(tried))
-    assert counts == {2, 3}
+    assert max(counts) <= 4
 
 
 def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
@@ -117,6 +117,19 @@ def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
                 assert 8 * len(chooser("a.png", PIXELS).data) <= value * 80
         chooser, _ = chooser_of(("psnr", 23.5), files)
         assert len(chooser("a.png", PIXELS).data) == 40
+
+
+def test_neighbours_of_the_bisection_are_better_where_size_does_not_rise():
+    """Flat pictures: the bisection goes from 3 to 2, and the best lies beyond."""
+    files = [(1, 30, 41), (2, 40, 42), (3, 20, 43), (4, 15, 44), (5, 12, 45)]
+    chooser, _ = chooser_of(("psnr", 40), files)
+    assert chooser("a.png", PIXELS).data[0] == 4
+
+
+def test_a_larger_file_of_worse_quality_is_not_chosen_for_a_rate():
+    files = [(1, 10, 30), (2, 35, 28), (3, 30, 33), (4, 38, 31), (5, 80, 35)]
+    chooser, _ = chooser_of(("bpp", 4), files)
+    assert chooser("a.png", PIXELS).data[0] == 2
 
 
 def test_a_refusal_states_the_nearest_value():
@@ -145,13 +158,13 @@ def test_models_are_loaded_when_tried_and_kept():
     chooser._load = lambda c: loaded.append(c.folder.name) or load(c)
     for _ in range(3):
         chooser("a.png", PIXELS)
-    assert loaded == ["m4", "m6"]
+    assert loaded == ["m4", "m6", "m5"]  # the last is a neighbour of the best
 
 
 def test_codecs_leave_memory_to_the_others():
     found = [targets.Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
     left = [targets.memory_left(10_000, found, c) for c in found]
-    assert left == [10_000 - 2250, 10_000 - 1800, 10_000 - 1350]
+    assert left == [10_000 - 2000, 10_000 - 1600, 10_000 - 1200]
 
 
 # --- Model folders -----------------------------------------------------------------------------
