@@ -31,4 +31,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli_errors.run(main)
+    cli_errors.run_script(main)

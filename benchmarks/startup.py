@@ -11,7 +11,7 @@ of its own, and prints the medians of the processor seconds of all threads:
   passes           the float32 networks, TensorFlow's set-up of the first pass included
   entropy coding   latents to bytes or back
   rest             pictures, files
-  exit             ending the process, most of it TensorFlow's modules
+  exit             ending the process
 
 Bar: at most 1.5 seconds beside import tensorflow and the passes.
 """
@@ -155,4 +155,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli_errors.run(main)
+    cli_errors.run_script(main)

@@ -1,6 +1,7 @@
 """What a command line makes of errors: one line for what a user caused, else a traceback."""
 
 import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -46,3 +47,19 @@ def run(main):
         print(f"{Path(sys.argv[0]).name}: {reason(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def run_script(main):
+    """``run`` in a process of its own, which ends without taking TensorFlow's modules apart.
+
+    That takes as long as decoding a picture of a megapixel.
+    """
+    try:
+        run(main)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, AttributeError):
+                stream.flush()
+        os._exit(end.code)

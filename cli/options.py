@@ -139,6 +139,11 @@ def add_limits(parser):
         help="refuse pictures of more pixels, before any memory is taken for them (default: "
         "%(default)s, the most that the encoder takes)",
     )
+    add_memory_option(parser)
+
+
+def add_memory_option(parser):
+    """Adds --memory-mib."""
     parser.add_argument(
         "--memory-mib",
         type=count,
@@ -146,7 +151,7 @@ def add_limits(parser):
         metavar="MIB",
         help="memory that the process should stay within, in MiB: larger images pass through the "
         "networks in overlapping tiles, which takes up to twice as long; TensorFlow's 640 MiB and "
-        "20 bytes per pixel plus one per 8 filters are the least (default: %(default)s)",
+        "20 bytes per pixel plus one per 8 channels of y are the least (default: %(default)s)",
     )
 
 
