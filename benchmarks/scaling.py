@@ -75,7 +75,7 @@ def add_model_options(parser, default=options.DEFAULT_MODEL):
         help="a folder in models/, or an untrained one: random-128, random-gllmm-64 "
         "(default: %(default)s)",
     )
-    options.add_limits(parser)
+    options.add_memory_option(parser)
 
 
 def load_codec(args):
