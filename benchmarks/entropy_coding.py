@@ -2,7 +2,8 @@
 
 Times, in one run and on one image of 768x512, the exact coding of its latents to a file's bytes and
 back, and the float32 passes of TensorFlow beside it: analysis and hyper analysis, synthesis. Prints
-their ratios: below 1 the entropy coder is the smaller part.
+seconds, processor seconds of all threads, which other work on the machine changes little, and their
+ratios: below 1 the entropy coder is the smaller part.
 
 By default of an untrained model of 128 filters, the papers' smaller width, whose latents are noise
 in all of its channels: a trained one codes fewer. --model takes the shipped ones, too.
@@ -17,25 +18,26 @@ from cli import options
 from coding import bitstream
 from evaluation.options import size
 
-BARS = {"encode": 0.4, "decode": 0.8}  # seconds, random-128, 768x512, two cores, nothing else
+MODEL, SIZE = "random-128", (512, 768)
+BARS = {"encode": 0.4, "decode": 0.8}  # processor seconds of this model at this size
 
 
-def seconds(function, repeats):
-    """Median seconds of ``function()`` after one warm-up."""
+def median_seconds(function, repeats):
+    """Medians of the seconds and the processor seconds of ``function()`` after one warm-up."""
     function()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return [statistics.median(column) for column in zip(*times)]
 
 
 def main():
     """Prints seconds, bars and ratios."""
     parser = options.parser_for(__doc__)
-    scaling.add_model_options(parser, default="random-128")
-    parser.add_argument("--size", type=size, default=(512, 768), help="(default: 768x512)")
+    scaling.add_model_options(parser, default=MODEL)
+    parser.add_argument("--size", type=size, default=SIZE, help="(default: 768x512)")
     parser.add_argument(
         "--repeats", type=options.count, default=5, help="runs of which to take the median"
     )
@@ -53,17 +55,19 @@ def main():
         "decode": lambda: codec.decode(container),
         "synthesis": lambda: codec.synthesise(latents),
     }
-    times = {name: seconds(function, args.repeats) for name, function in work.items()}
+    times = {name: median_seconds(function, args.repeats) for name, function in work.items()}
     print(
         f"{codec.model.name}: {codec.architecture}; {args.size[1]}x{args.size[0]}, "
         f"{latents.active.sum()} channels coded, {len(data)} bytes; medians of {args.repeats}"
     )
     for coding, network in (("encode", "analysis"), ("decode", "synthesis")):
-        share = f"{times[coding] / times[network]:.2f} of the {network}"
-        print(
-            f"{network:9s} {times[network]:6.3f} s\n{coding:9s} {times[coding]:6.3f} s, {share}; "
-            f"bar {BARS[coding]} s: {times[coding] / BARS[coding]:.2f} of it"
-        )
+        for name in (network, coding):
+            print(f"{name:9s} {times[name][0]:6.3f} s  {times[name][1]:6.3f} processor s")
+        shares = [a / b for a, b in zip(times[coding], times[network])]
+        line = f"  {coding} / {network} {shares[0]:.2f}, in processor seconds {shares[1]:.2f}"
+        if (args.model, args.size) == (MODEL, SIZE):
+            line += f"; bar {BARS[coding]}: {times[coding][1] / BARS[coding]:.2f} of it"
+        print(line)
 
 
 if __name__ == "__main__":
