@@ -186,7 +186,7 @@ def golden_latents():
 
 def main():
     """Prints the counts."""
-    from conftest import golden_codecs
+    from golden_models import golden_codecs
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

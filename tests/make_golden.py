@@ -94,7 +94,7 @@ def add(manifest, codec, name, latents, with_pixels):
 
 def main():
     """Adds the streams that are missing."""
-    from conftest import NUM_FILTERS, golden_codecs
+    from golden_models import NUM_FILTERS, golden_codecs
 
     manifest = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
     GOLDEN.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ ROOMS = ("pictures", "coding", "search", "cli", "training", "evaluation")
 FORBIDDEN = {
     "pictures": {"coding", "cli", "search", "training", "evaluation"},
     "coding": {"cli", "search", "training", "evaluation"},
-    "search": {"training", "evaluation"},
+    "search": {"cli", "training", "evaluation"},
     "cli": {"training", "evaluation"},
     "training": {"search", "evaluation"},
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import NUM_FILTERS, checkpoint_of
+from golden_models import NUM_FILTERS, checkpoint_of
 
 from architecture import Architecture
 from codec import Codec

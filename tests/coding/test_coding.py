@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
+from golden_models import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
 
 import factorized_prior
 import gmm_entropy
@@ -26,7 +26,7 @@ PORTABLE = """
 import hashlib, json, sys
 sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/coding"]
 import threadpoolctl
-from conftest import FAMILIES, IMAGES, golden_codecs
+from golden_models import FAMILIES, IMAGES, golden_codecs
 import test_coding as t
 digests = []
 codecs = golden_codecs()

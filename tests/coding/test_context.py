@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import threadpoolctl
-from conftest import FAMILIES, NUM_FILTERS, checkpoint_of, golden_arrays
+from golden_models import FAMILIES, NUM_FILTERS, checkpoint_of, golden_arrays
 
 from architecture import Architecture
 from coding import bitstream, context, models

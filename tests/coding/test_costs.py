@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE
+from golden_models import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE
 
 from coding import bitstream
 from coding.costs import costs_of

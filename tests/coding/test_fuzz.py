@@ -3,7 +3,7 @@
 import fuzz
 import numpy as np
 import pytest
-from conftest import NUM_FILTERS
+from golden_models import NUM_FILTERS
 
 from codec import Latents
 from coding import bitstream, context, latent_coder, range_coding

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow.compat.v1 as tf
-from conftest import FAMILIES
+from golden_models import FAMILIES
 
 import gmm_entropy
 from gmm_entropy import CodingMixture

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import reference_decoder
-from conftest import FAMILIES
+from golden_models import FAMILIES
 from make_golden import GOLDEN, MANIFEST, latents_sha256
 from PIL import Image
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE, checkpoint_of, golden_arrays
+from golden_models import FAMILIES, IMAGES, NUM_FILTERS, REFERENCE, checkpoint_of, golden_arrays
 
 import factorized_prior
 import gmm_entropy

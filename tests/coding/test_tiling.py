@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
+from golden_models import FAMILIES, IMAGES, NUM_FILTERS, golden_arrays
 
 import codec as codec_module
 from architecture import Architecture

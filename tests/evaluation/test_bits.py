@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import FAMILIES, NUM_FILTERS, REFERENCE
+from golden_models import FAMILIES, NUM_FILTERS, REFERENCE
 
 from coding.costs import costs_of
 from coding.latents import Latents

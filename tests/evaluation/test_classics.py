@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import REFERENCE
+from golden_models import REFERENCE
 
 from evaluation import classics
 from pictures import images

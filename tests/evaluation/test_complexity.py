@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import FAMILIES
+from golden_models import FAMILIES
 
 from architecture import Architecture
 from evaluation import complexity

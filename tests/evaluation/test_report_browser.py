@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
+from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 from PIL import Image
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
+from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 
 from architecture import Architecture
 from evaluation import measure, workers

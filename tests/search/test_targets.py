@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_FILTERS, REFERENCE, checkpoint_of
+from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 from PIL import Image
 
 import encoder
