@@ -5,11 +5,17 @@ back, and the float32 passes of TensorFlow beside it: analysis and hyper analysi
 seconds, processor seconds of all threads, which other work on the machine changes little, and their
 ratios: below 1 the entropy coder is the smaller part.
 
+Then the same decoding beside as many busy processes as there are cores. Its share of the machine is
+half then, so that twice the seconds are fair.
+
 By default of an untrained model of 128 filters, the papers' smaller width, whose latents are noise
 in all of its channels: a trained one codes fewer. --model takes the shipped ones, too.
 """
 
+import contextlib
 import statistics
+import subprocess
+import sys
 import time
 
 from benchmarks import scaling
@@ -17,9 +23,11 @@ from cli import errors as cli_errors
 from cli import options
 from coding import bitstream
 from evaluation.options import size
+from evaluation.workers import cores
 
+LOADED_BAR = 2.2
 MODEL, SIZE = "random-128", (512, 768)
-BARS = {"encode": 0.4, "decode": 0.8}  # processor seconds of this model at this size
+BARS = {"encode": 0.4, "decode": 0.8}  # seconds of this model at this size, on two cores
 
 
 def median_seconds(function, repeats):
@@ -31,6 +39,18 @@ def median_seconds(function, repeats):
         function()
         times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     return [statistics.median(column) for column in zip(*times)]
+
+
+@contextlib.contextmanager
+def busy_processes(count):
+    """So many processes that do nothing but take a core each."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def main():
@@ -66,8 +86,15 @@ def main():
         shares = [a / b for a, b in zip(times[coding], times[network])]
         line = f"  {coding} / {network} {shares[0]:.2f}, in processor seconds {shares[1]:.2f}"
         if (args.model, args.size) == (MODEL, SIZE):
-            line += f"; bar {BARS[coding]}: {times[coding][1] / BARS[coding]:.2f} of it"
+            line += f"; bar {BARS[coding]} s: {times[coding][0] / BARS[coding]:.2f} of it"
         print(line)
+    with busy_processes(cores()):
+        loaded, _ = median_seconds(work["decode"], args.repeats)
+    ratio = loaded / times["decode"][0]
+    print(
+        f"decode    {loaded:6.3f} s beside {cores()} busy processes: {ratio:.2f} times as long, "
+        f"bar {LOADED_BAR}: {ratio / LOADED_BAR:.2f} of it"
+    )
 
 
 if __name__ == "__main__":
