@@ -7,7 +7,8 @@ The table makes the options of train.py, their help and checks, and the table of
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from architecture import FAMILIES, STRIDE, Architecture
 from cli.options import count, not_negative, positive, whole
