@@ -37,7 +37,8 @@ class Codec:
     """A model ready to code images.
 
     It can be pickled, and then loads its model again from where it was: for processes that
-    ``multiprocessing.get_context("spawn")`` starts. A fork cannot use it (``networks.ForkError``).
+    ``multiprocessing.get_context("spawn")`` starts. A process that was forked after
+    TensorFlow had started cannot use it (``coding.networks.ForkError``).
 
     Args:
       model: a ``models.Model``, see ``Codec.load`` and ``Codec.from_checkpoint``.

@@ -19,7 +19,7 @@ def _lower_bound_gradient(op, gradient):
     """Of ``lower_bound``: passes above the bound, and below it where it leads back above."""
     value, bound = op.inputs
     passes = tf.logical_or(value >= bound, gradient < 0)
-    return tf.cast(passes, gradient.dtype) * gradient, None
+    return tf.where(passes, gradient, tf.zeros_like(gradient)), None
 
 
 def lower_bound(value, bound):

@@ -1,8 +1,8 @@
 """Says in one sentence what is missing before an import fails, and quiets TensorFlow.
 
 Imported first by every script, and by codec.py for the programs that import it; ``python3
-preflight.py`` says before an installation whether one is possible. It must run on any Python 3 and
-import nothing that is installed.
+preflight.py`` says before an installation whether one is possible. It must run on
+any Python from 3.6 on and import nothing that is installed.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def check(packages=PACKAGES, requirements="requirements.txt"):
 
 def check_numpy(version=None):
     """Exits with a sentence where NumPy would crash."""
-    from importlib.metadata import version as version_of  # from Python 3.8 on
+    from importlib.metadata import version as version_of
 
     version = version or version_of("numpy")
     oldest, newest = BROKEN_NUMPY
@@ -99,11 +99,12 @@ def check_evaluation(packages=("bjontegaard", "matplotlib")):
 def without_chatter():
     """Keeps what libraries print on standard error about themselves off the screen."""
     try:
+        kept = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
         screen = os.dup(2)
-    except OSError:  # there is none
+    except OSError:  # there is no place to keep it, or no screen
         yield
         return
-    with tempfile.TemporaryFile() as kept:
+    with kept:
         os.dup2(kept.fileno(), 2)
         failed = True
         try:

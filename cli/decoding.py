@@ -10,6 +10,8 @@ from cli import jobs, options, outputs, streams
 from coding import bitstream
 from pictures import images
 
+READ_BYTES = 1 << 24  # of a file at a time
+
 
 class CodecShelf:
     """Codecs by fingerprint, each loaded once.
@@ -92,8 +94,10 @@ def read_file(path, max_pixels):
     source = streams.opened(path)
     with contextlib.nullcontext(source) if source is not path else open(path, "rb") as file:
         data = file.read(len(bitstream.MAGIC))
-        if data == bitstream.MAGIC:  # a device may have no end
-            data += file.read(bitstream.MAX_FILE_BYTES + 1 - len(data))
+        if data == bitstream.MAGIC:
+            # In parts: a device may have no end, and all at once would be memory for the largest.
+            while len(data) <= bitstream.MAX_FILE_BYTES and (part := file.read(READ_BYTES)):
+                data += part
     if len(data) > bitstream.MAX_FILE_BYTES:
         raise bitstream.BitstreamError(
             f"The file is damaged: it has more than {bitstream.MAX_FILE_BYTES} bytes."

@@ -277,13 +277,6 @@ def encode_file(
         coded = code(path, pixels)
     except SearchInterrupted as stop:
         stopped, coded = stop, stop.result
-    if verify:
-        from cli.verify import check_decodes
-
-        check_decodes(coded.codec, coded.data, coded.latents)
-    outputs.write(output, coded.data, overwrite=overwrite, times=times, read_back=verify)
-    if stopped:
-        raise stopped
     result = {
         "height": height,
         "width": width,
@@ -291,12 +284,19 @@ def encode_file(
         "model": coded.codec.model.name,
         "notes": (*notes, *coded.notes),
     }
-    if with_metrics:
+    if with_metrics and not stopped:  # before the file has its name: it may fail
         restored = coded.restored
         if restored is None:
             restored = coded.codec.synthesise(coded.latents)
         result["psnr"] = metrics.psnr(pixels, restored)
         result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
+    if verify:
+        from cli.verify import check_decodes
+
+        check_decodes(coded.codec, coded.data, coded.latents)
+    outputs.write(output, coded.data, overwrite=overwrite, times=times, read_back=verify)
+    if stopped:
+        raise stopped
     return result
 
 

@@ -107,8 +107,8 @@ def add_file_options(parser, default_input, default_output, extension):
     parser.add_argument(
         "--keep-suffix",
         action="store_true",
-        help=f"add {extension} to the input's whole name, in place of its suffix: tells photo.jpg "
-        "from photo.png",
+        help=f"add {extension} to the input's whole name, not in place of its suffix: keeps "
+        "the outputs of inputs apart whose names differ in the suffix only",
     )
     parser.add_argument(
         "--keep-times", action="store_true", help="give outputs the file times of their inputs"

@@ -10,8 +10,8 @@ def add_options(parser):
     group = parser.add_argument_group(
         "a model for each image",
         "Chooses among the models in models/ that were trained for MSE, or among those\n"
-        "that --model names, and states the choice in the image's line. Of five lambdas,\n"
-        "two to four are tried on most images: those that a bisection visits, and the\n"
+        "that --model names, and states the choice in the image's line. Not all are tried\n"
+        "on most images: those of the lambdas that a bisection visits, and of the\n"
         "neighbours of the best. Every file meets the target; an image for which none\n"
         "does is refused, after all were tried. With --effort the refined files are\n"
         "compared, which takes its time for each model tried.",

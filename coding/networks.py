@@ -6,6 +6,7 @@ has no analysis transform.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
@@ -31,6 +32,15 @@ def _check_not_forked():
             'processes with multiprocessing.get_context("spawn"), or load the codec in the child '
             "only."
         )
+
+
+@contextlib.contextmanager
+def memory_errors():
+    """Raises MemoryError where TensorFlow has too little memory."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(str(error).splitlines()[0]) from error
 
 
 class Weights:
@@ -128,10 +138,8 @@ class Networks:
         with self._lock:
             if name not in self._calls:
                 self._start(build)
-        try:
+        with memory_errors():
             return self._calls[name](*values)
-        except tf.errors.ResourceExhaustedError as error:
-            raise MemoryError(str(error).splitlines()[0]) from error
 
     def _start(self, build):
         with tf.Graph().as_default() as graph:

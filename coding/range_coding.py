@@ -146,8 +146,8 @@ def _scratch_file():
             yield file, f"/proc/self/fd/{file.fileno()}"
         return
     handle, path = tempfile.mkstemp(prefix="glic-", suffix=".range")
-    with os.fdopen(handle, "w+b") as file:
-        try:
+    try:
+        with os.fdopen(handle, "w+b") as file:
             yield file, path
-        finally:
-            os.unlink(path)
+    finally:
+        os.unlink(path)

@@ -128,6 +128,7 @@ def _measure_model(task, pixels):
             "peak_scope": scope,
             "family": codec.architecture.family,
             "filters": codec.architecture.num_filters,
+            "latents": codec.architecture.num_latents,
             "suffix": bitstream.EXTENSION,
         },
     )

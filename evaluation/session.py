@@ -9,7 +9,6 @@ from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
-from architecture import Architecture
 from cli import options
 from cli.inputs import collect
 from errors import UsageError
@@ -38,10 +37,10 @@ def learned_codecs(args):
 
     if args.checkpoint and args.models:
         raise UsageError("--models or --checkpoint expected, got both.")
-    if all((args.checkpoint, args.family, args.num_filters)):
-        checkpoint = args.checkpoint, Architecture(args.family, args.num_filters)
+    architecture = options.checkpoint_architecture(args)
+    if architecture:
+        checkpoint = args.checkpoint, architecture
         return [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint))]
-    options.checkpoint_codec(args)  # refuses some of the three without the others
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
     found = [_learned(models.load_named(name), ("name", name)) for name in names]
     if len({codec.name for codec in found}) < len(found):

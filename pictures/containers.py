@@ -62,7 +62,7 @@ def read_headers(file: BinaryIO) -> Headers:
         if kind in ("AVIF", "HEIC"):  # their boxes may lie behind the samples
             return Headers(kind, *_picture_item(head + file.read()))
         if kind == "JPEG XL":
-            return Headers(kind, *_jxl_header(head))
+            return Headers(kind, *_jxl_header(head + file.read()))
         if kind == "JPEG 2000":
             # SOC, SIZ, Lsiz, Rsiz, eight 32-bit sizes, Csiz; then Ssiz = bits - 1 and a sign bit.
             ssiz = head[head.index(_JPEG_2000_CODESTREAM) + 42]
@@ -173,6 +173,8 @@ def _jxl_header(head: bytes) -> tuple[int, None, tuple[int, int]]:
         for kind, start, end in _boxes(head, 0, len(head)):
             if kind in (b"jxlc", b"jxlp"):  # a part starts with its number
                 codestream += head[start + 4 * (kind == b"jxlp") : end]
+        if not codestream:
+            raise ValueError("no codestream")
     padded = codestream[2:_JXL_HEADER_BYTES].ljust(_JXL_HEADER_BYTES, b"\0")
     bits = _Bits(int.from_bytes(padded, "little"))
     size = _jxl_size(bits)

@@ -224,7 +224,10 @@ def _opened(
         raise ImageError(f"{name} does not fit in memory; use a smaller image.") from None
     except Exception as error:
         # Pillow's readers raise almost any exception on damaged data (OSError, SyntaxError,
-        # struct.error, IndexError, ...), and a damaged file must never end in a traceback.
+        # struct.error, IndexError, ...), and a damaged file must never end in a traceback. What
+        # our own lines raise is a bug, which must.
+        if _is_raised_here(error):
+            raise
         raise ImageError(
             f"{name} cannot be decoded as an image ({_reason(error)}); "
             "the file is damaged, truncated or of an unsupported kind."
@@ -281,6 +284,13 @@ def _load_plugin(kind: str, name: str) -> None:
         raise ImageError(
             f"{name} is a {kind} image; install {plugin.package} to read it."
         ) from None
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return Path(trace.tb_frame.f_code.co_filename).parent == Path(__file__).parent
 
 
 def _check_size(size: tuple[int, int], limit: int | None, name: str) -> None:

@@ -22,8 +22,8 @@ def caught_warnings() -> Iterator[list[str]]:
     """Collects "MODULE: TEXT" of the warnings that the calling thread causes; not reentrant.
 
     `warnings.catch_warnings` changes the whole process and is restored wrongly where two threads
-    overlap. Here the first thread in sets it up and the last one out restores it; meanwhile the
-    warnings of threads that are not inside are shown as ever.
+    overlap. Here the first thread in sets it up and the last one out restores it; meanwhile all
+    warnings of threads that are not inside are shown, filtered or not.
     """
     global _shared
     with _lock:

@@ -17,7 +17,7 @@ import gmm_entropy
 import network
 from architecture import LATENT_STRIDE, PER_Z, STRIDE
 from coding import tiling
-from coding.networks import Weights
+from coding.networks import Weights, memory_errors
 from layers import session_config
 from pictures import ms_ssim
 from pictures.metrics import PEAK
@@ -29,8 +29,8 @@ SMALLEST_TILE = 384  # pixels, without its border; a budget that is too small fo
 # MS-SSIM sees this much of the border, in positions of z: its windows reach 80 pixels at the
 # coarsest scale, and what lies near a seam shall count as much as the rest.
 MS_SSIM_MARGIN = 1
-# Bytes per pixel and filter that a gradient takes, and that the search's arrays of y take:
-# the latents, samples, their slopes, gradients and the optimiser's moments.
+# Bytes that a gradient takes per pixel and filter, and that the search's arrays of y take per pixel
+# and channel of y: the latents, samples, their slopes, gradients and the optimiser's moments.
 GRADIENT_BYTES = 40
 SEARCH_BYTES = 3 / 16
 
@@ -108,7 +108,8 @@ class LatentLoss:
         pixels, codec = h * w * LATENT_STRIDE**2, self._codec
         rest = tiling.network_area(codec.memory_budget, pixels, codec.architecture)
         rest *= tiling.NETWORK_BYTES
-        area = int((rest - SEARCH_BYTES * pixels) / GRADIENT_BYTES)
+        n, m = codec.architecture.num_filters, codec.architecture.num_latents
+        area = int((rest - SEARCH_BYTES * pixels * m / n) / GRADIENT_BYTES)
         side = max(h, w) * LATENT_STRIDE
         if pixels > area:
             side = tiling.side_for(area, BORDER * STRIDE, SMALLEST_TILE)
@@ -141,6 +142,10 @@ class LatentLoss:
             self._image_pixels: image_pixels,
         }
 
+    def _run(self, fetches, feeds):
+        with memory_errors():
+            return self._session.run(fetches, feeds)
+
     def loss(self, pixels, y_hat, z_symbols):
         """The image's loss by the float model.
 
@@ -151,14 +156,14 @@ class LatentLoss:
         """
         tiles = self._tiles(y_hat)
         feeds = (self._feeds(pixels, y_hat, z_symbols, tile) for tile in tiles)
-        return sum(float(self._session.run(self._loss, f)) for f in feeds)
+        return sum(float(self._run(self._loss, f)) for f in feeds)
 
     def gradients(self, pixels, y_hat, z_symbols):
         """The loss of ``loss``, and its gradients with respect to y_hat and z_symbols."""
         total, sums = 0.0, (np.zeros_like(y_hat), np.zeros_like(z_symbols))
         for tile in self._tiles(y_hat):
             feeds = self._feeds(pixels, y_hat, z_symbols, tile)
-            loss, parts = self._session.run([self._relaxed, self._gradients], feeds)
+            loss, parts = self._run([self._relaxed, self._gradients], feeds)
             total += float(loss)
             for whole, part, scale in zip(sums, parts, (PER_Z, 1)):
                 whole[_with_border(tile, scale)] += part

@@ -11,7 +11,7 @@ the full noise of the samples, so it is scaled down; without any, longer searche
 short ones. Adam's second moment is partly the mean over all latents: the step of one that hardly
 matters stays small, where Adam alone would move it as fast as the others. The loss counts the
 image's own pixels only, so that the padding becomes cheap, and the best rounded latents on the way
-are kept. Large images pass in tiles, see refine_graph.py.
+are kept. Large images pass in tiles, see latent_loss.py.
 """
 
 import math

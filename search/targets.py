@@ -16,6 +16,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from coding.latents import LatentError
 from errors import GlicError
 from pictures import metrics
 from search.interruption import SearchInterrupted
@@ -208,7 +209,7 @@ class _Search:
 
     def __init__(self, target, path, pixels):
         self._target, self._path, self._pixels = target, path, pixels
-        self._attempts = []
+        self._attempts, self._failure = [], None
         self._best_attempt = self._best_quality = None
         self.best = self.best_step = None
 
@@ -218,6 +219,9 @@ class _Search:
             coded = code(self._path, self._pixels)
         except SearchInterrupted:  # its file is one of several: none is the best yet
             raise KeyboardInterrupt from None
+        except LatentError as error:  # of this candidate: another may code the image
+            self._failure = error
+            return False
         bpp, psnr = 8 * len(coded.data) / (coded.latents.height * coded.latents.width), None
         met = bpp <= self._target.value
         if self._target.kind == "psnr":
@@ -258,6 +262,8 @@ class _Search:
     def refusal(self):
         """The ``TargetError`` of an image for which every candidate failed."""
         # Rounded so that the figure as printed can be met.
+        if not self._attempts:
+            return self._failure
         if self._target.kind == "bpp":
             nearest = min(self._attempts, key=lambda a: a.bpp)
             value = f"the smallest has {math.ceil(nearest.bpp * 1e4) / 1e4:.4f} bpp"

@@ -51,24 +51,26 @@ def test_the_commands_of_coding(photographs, monkeypatch, capsys):
         python, script, *arguments = shlex.split(line, comments=True)
         assert python == "python"
         run({"encoder.py": encoder, "decoder.py": decoder}[script], arguments, monkeypatch, capsys)
-    assert sorted(p.name for p in Path("recon").iterdir()) == ["a.png", "photo.png"]
+    assert sorted(p.name for p in Path("back").iterdir()) == ["a.png", "photo.png"]
     for folder in ("small", "fu", "ssim", "slow", "rate"):
         assert len(list(Path(folder).glob("*.glic"))) == 1
 
 
 def test_the_commands_of_training(photographs, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(models, "MODELS_DIR", tmp_path / "models")
-    training, encoding, evaluation = block(README, "training", "sh").splitlines()
+    training, encoding, install, evaluation = block(README, "training", "sh").splitlines()
+    assert install.endswith("-r requirements-eval.txt")
     arguments = shlex.split(training.replace("--hours 8", QUICK))[2:]
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     assert train.main() == 0
     _, script, *arguments = shlex.split(encoding)
     name = arguments[arguments.index("--model") + 1]
-    assert (
-        script == "encoder.py" and models.load_named(name, tmp_path / "models").config["steps"] == 2
-    )
+    assert script == "encoder.py" and name == "my-model"
+    assert models.load_named(name, tmp_path / "models").config["steps"] == 2
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
+    arguments[arguments.index("--model") + 1] = str(tmp_path / "models" / name)
+    run(encoder, arguments, monkeypatch, capsys)
     arguments = shlex.split(evaluation)[2:]
     run(evaluate, arguments, monkeypatch, capsys)
     assert (tmp_path / "runs" / "evaluation" / "means.csv").is_file()

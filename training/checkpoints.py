@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 from pathlib import Path
 
 import tensorflow.compat.v1 as tf
@@ -42,12 +44,14 @@ def read_json(path):
 
 def latest_checkpoint(run):
     """Prefix of the newest checkpoint of a run folder, or None."""
-    state = tf.train.get_checkpoint_state(str(run))
-    for path in reversed(state.all_model_checkpoint_paths if state else ()):
-        prefix = Path(run) / Path(path).name
-        if Path(f"{prefix}.index").is_file():
-            return str(prefix)
-    return None
+    kept = checkpoints_in(run)
+    return kept[-1] if kept else None
+
+
+def checkpoints_in(run):
+    """Prefixes of a run's checkpoints, oldest first: by their names, which nothing can damage."""
+    found = [(re.fullmatch(r"step-(\d+)", p.stem), p) for p in Path(run).glob("step-*.index")]
+    return [str(p.with_suffix("")) for _, p in sorted((int(m[1]), p) for m, p in found if m)]
 
 
 def best_checkpoint(run):
@@ -163,11 +167,16 @@ class Checkpoints:
         except (tf.errors.OpError, ValueError) as error:
             raise GlicError(
                 f"The checkpoint {checkpoint} is damaged or from another version of train.py; "
-                f"start a new run with --init-from {self._folder}."
+                f"remove its files to go on from the one before, of {self._kept_names()}, or start "
+                "a new run with --init-from and the prefix of one that is whole."
             ) from error
-        kept = tf.train.get_checkpoint_state(str(self._folder)).all_model_checkpoint_paths
-        self._saver.recover_last_checkpoints(kept)
+        times = [(p, os.path.getmtime(f"{p}.index")) for p in checkpoints_in(self._folder)]
+        self._saver.set_last_checkpoints_with_time(times)
         return session.run(self._progress)
+
+    def _kept_names(self):
+        names = [Path(p).name for p in checkpoints_in(self._folder)]
+        return ", ".join([*names, *sorted(p.stem for p in self._folder.glob("best-*.index"))])
 
     def save(self, session, progress):
         """Writes a checkpoint; the previous one stays if this fails.

@@ -109,5 +109,7 @@ def export_model(checkpoint, target, config, log):
             os.replace(target, old)
         os.replace(new, target)
     finally:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

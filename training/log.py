@@ -37,7 +37,8 @@ class Table:
         if path.is_file() and last_step > 0:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.reader(file)][1:]
-        rows = [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
+        rows = [row for row in rows if len(row) == len(columns) and row[0].isdigit()]
+        rows = [row for row in rows if int(row[0]) <= last_step]
         self._path, self._columns, self._complained = path, columns, False
         atomic_write(path, self._text([columns, *rows]))
         self._size, self._pending = path.stat().st_size, b""

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from architecture import STRIDE
 from errors import GlicError
@@ -49,7 +48,9 @@ def find_images(folder):
             waiting += [path for path in inner if path.is_symlink()]
             folders[:] = [path.name for path in inner if not path.is_symlink()]
             for path in (Path(parent, name) for name in names if not known and name[0] != "."):
-                if path.suffix.lower() in images.IMAGE_SUFFIXES:
+                # A link to nothing is named when it is read; a pipe would be waited for.
+                special = os.path.exists(path) and not os.path.isfile(path)
+                if path.suffix.lower() in images.IMAGE_SUFFIXES and not special:
                     paths.append(path)
     unique = {}
     for path in sorted(paths, key=Path.is_symlink):
@@ -162,10 +163,9 @@ class Photographs:
 
     def _size_or_none(self, path):
         try:
-            with Image.open(path) as image:
-                return image.size
-        except Exception as error:  # Pillow raises almost anything on damaged files
-            self._complain(f"{path} cannot be read ({type(error).__name__}).")
+            return images.sides(path)
+        except images.ImageError as error:
+            self._complain(str(error))
             return None
 
     def _complain(self, message):

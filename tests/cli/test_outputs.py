@@ -274,6 +274,14 @@ def test_symbolic_links_are_outputs_that_exist(run, photos):
     assert code == 1 and "exists" in err and (out / "a.glic").is_symlink()
 
 
+def test_what_cannot_be_measured_is_not_written(run, photos, codecs, monkeypatch):
+    """Else the next run would find the file of an input that counted as failed."""
+    broken = np.full((1, 128, 192, 3), np.nan, np.float32)
+    monkeypatch.setattr(codecs["gmm"].networks, "synthesis", lambda y_hat: broken)
+    code, _, err = run(encoder, "in/a.png", "-o", "out")
+    assert code != 0 and "not finite" in err and names(photos / "out") == []
+
+
 def test_verify_accepts_what_is_sound(run, photos):
     code, out, _ = run(encoder, "in", "-o", "out", "--verify")
     assert code == 0 and names(photos / "out") == ["a.glic", "b.glic"]

@@ -1,5 +1,6 @@
 """evaluate.py as a user runs it: measuring, caching, tables, report, refusals."""
 
+import argparse
 import csv
 import json
 import re
@@ -17,7 +18,9 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 
 import cli.options
 import evaluate
+from architecture import Architecture
 from errors import UsageError
+from evaluation import options, session
 from pictures import images, metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,3 +264,13 @@ def test_an_image_that_is_restored_exactly_is_left_out_for_all(monkeypatch, tmp_
     assert all(row["images"] == "1" for row in rows_of(Path("out/means.csv")))
     (row, _) = rows_of(Path("out/bd_rate.csv"))
     assert row["metric"] == "psnr" and row["percent"]
+
+
+def test_a_checkpoint_with_more_latents_than_filters_is_measured():
+    prefix = ROOT / "models" / "gmm-mse-3" / "model"
+    parser = argparse.ArgumentParser()
+    options.add_run_options(parser)
+    command = ["--checkpoint", str(prefix), "--family", "gmm", "--num-filters", "64"]
+    args = parser.parse_args([*command, "--num-latents", "192"])
+    (learned,) = session.learned_codecs(args)
+    assert learned.load == ("checkpoint", str(prefix), Architecture("gmm", 64, 192))

@@ -234,6 +234,16 @@ def test_size_in_the_header_of_jpeg_xl(size, container):
     assert read_headers(io.BytesIO(data)) == Headers("JPEG XL", 8, None, size)
 
 
+def test_size_of_a_jpeg_xl_behind_a_large_box():
+    """Read from zeros, it would pass every limit on sizes."""
+    data = _jxl((640, 360), use_container=True)
+    exif = b"\0" * 70_000
+    box = (8 + len(exif)).to_bytes(4, "big") + b"Exif" + exif
+    start = 12 + int.from_bytes(data[12:16], "big")  # behind the signature and ftyp
+    data = data[:start] + box + data[start:]
+    assert read_headers(io.BytesIO(data)) == Headers("JPEG XL", 8, None, (640, 360))
+
+
 def test_jpeg_xl_is_read(tmp_path):
     (tmp_path / "a.jxl").write_bytes(_jxl(lossless=True))
     image = read_image(tmp_path / "a.jxl")

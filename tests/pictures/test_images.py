@@ -331,3 +331,14 @@ def test_validation_pictures_need_no_change():
     for name, image in loaded.items():
         height, width = image.pixels.shape[:2]
         assert f"| `{name}.png` | {width} x {height}, " in readme
+
+
+def test_a_bug_of_ours_is_not_called_a_damaged_file(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def broken(*args):
+        return np.zeros((2, 3)) + np.zeros((4, 5))  # a ValueError of NumPy
+
+    monkeypatch.setattr(images.to_8bit.__globals__["colour"], "_coded_space", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        images.read_image(tmp_path / "a.png")

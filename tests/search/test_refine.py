@@ -6,8 +6,7 @@ from golden_models import REFERENCE
 from PIL import Image
 
 from coding import bitstream
-from search import latent_loss as refine_graph
-from search import refine
+from search import latent_loss, refine
 
 
 def picture(height, width):
@@ -76,12 +75,12 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     codec, pixels = codecs[family], np.tile(picture(128, 192), (3, 2, 1))
     y, z = codec.transform(pixels)
     z = z - codec.entropy_coder.medians
-    graph = refine_graph.LatentLoss(codec, 0.001, "mse")
+    graph = latent_loss.LatentLoss(codec, 0.001, "mse")
     loss, whole = graph.gradients(pixels, y, z)
     assert len(graph._tiles(y)) == 1
     monkeypatch.setattr(codec, "memory_budget", 1)
-    monkeypatch.setattr(refine_graph, "SMALLEST_TILE", 192)
-    monkeypatch.setattr(refine_graph, "BORDER", 4)  # all that the networks reach
+    monkeypatch.setattr(latent_loss, "SMALLEST_TILE", 192)
+    monkeypatch.setattr(latent_loss, "BORDER", 4)  # all that the networks reach
     assert len(graph._tiles(y)) == 4
     tiled_loss, tiled = graph.gradients(pixels, y, z)
     assert tiled_loss == pytest.approx(loss, rel=1e-3)
@@ -96,7 +95,7 @@ def test_tiled_search_gains_as_much(codecs, metric, lmbda, monkeypatch):
     refiner = refine.Refiner(codec, lmbda, metric)
     whole = refiner.compress(pixels, 2)
     monkeypatch.setattr(codec, "memory_budget", 1)
-    monkeypatch.setattr(refine_graph, "SMALLEST_TILE", 192)
+    monkeypatch.setattr(latent_loss, "SMALLEST_TILE", 192)
     assert len(refiner._loss._tiles(codec.transform(pixels)[0])) == 4
     tiled = refiner.compress(pixels, 2)
     assert tiled.gain > 0.8 * whole.gain > 0

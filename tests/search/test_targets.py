@@ -18,7 +18,7 @@ from cli import encoding, options
 from cli import errors as cli_errors
 from codec import Codec
 from coding import bitstream, models
-from coding.latents import Latents
+from coding.latents import LatentError, Latents
 from pictures import images, metrics
 from search import refine, targets
 from search.refine import SearchInterrupted
@@ -140,6 +140,20 @@ def test_a_refusal_states_the_nearest_value():
     chooser, _ = chooser_of(("psnr", 40), RISING)
     words = r"of at least 40 dB PSNR: the best has 32.567 dB \(m6\)"  # 32.5678
     with pytest.raises(targets.TargetError, match=words):
+        chooser("a.png", PIXELS)
+
+
+def test_a_candidate_that_cannot_code_the_image_is_passed_over():
+    chooser, tried = chooser_of(("bpp", 9), RISING)
+    load = chooser._load
+
+    def cannot(path, pixels):
+        raise LatentError("it cannot code it.")
+
+    chooser._load = lambda c: cannot if c.folder.name == "m4" else load(c)
+    assert chooser("a.png", PIXELS).data[0] == 2  # as if it had not met the target
+    chooser._load, chooser._coders = lambda c: cannot, {}
+    with pytest.raises(LatentError):
         chooser("a.png", PIXELS)
 
 

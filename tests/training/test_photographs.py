@@ -1,5 +1,7 @@
 """Training photographs: found, decoded, cropped; the same again for the same seed and step."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,3 +116,20 @@ def test_a_digest_stands_for_names_and_groups(tmp_path):
     paths = [tmp_path / name for name in ("a.png", "b.png")]
     assert digest(paths, []) == digest([path.parent / "x" / path.name for path in paths], [])
     assert len({digest(paths, []), digest(paths[:1], paths[1:]), digest(paths[:1], [])}) == 3
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_heic_is_read_with_and_without_room_for_it(tmp_path, cache_bytes):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    Image.fromarray(photograph(1)).save(tmp_path / "a.heic")
+    photographs = Photographs(find_images(tmp_path), 64, cache_bytes, 1)
+    assert len(photographs) == 1 and photographs.unreadable == []
+    assert photographs.batch(1, 64, 1, 0).shape == (1, 64, 64, 3)
+    photographs.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "p.jpg")
+    Image.fromarray(photograph(1)).save(tmp_path / "a.png")
+    assert find_images(tmp_path) == [tmp_path / "a.png"]

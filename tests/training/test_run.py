@@ -1,5 +1,6 @@
 """Runs of train.py on tiny models: resume, refusals, checkpoints, export."""
 
+import os
 import shutil
 import signal
 import threading
@@ -389,3 +390,31 @@ def test_one_photograph_more_ends_nothing(folder, tmp_path, capsys):
     assert "Other photographs than at the last start (images 5, files " in said
     assert read_json(tmp_path / "runs" / "tiny" / "settings.json")["images"] == 6
     assert weights_of(tmp_path / "runs" / "tiny")["weight"] == 3
+
+
+@pytest.mark.parametrize("content", ["", 'model_checkpoint_path: "st'])
+def test_a_damaged_list_of_checkpoints_does_not_start_a_run_anew(
+    finished, folder, tmp_path, capsys, content
+):
+    """TensorFlow's file checkpoint, after a power cut: the checkpoints beside it are whole."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "tiny" / "checkpoint").write_text(content)
+    assert command(folder, tmp_path / "runs", "--steps", "7") == 0
+    assert "Resumed at step 6" in capsys.readouterr().out
+    assert progress_in(latest_checkpoint(tmp_path / "runs" / "tiny"))[0] == 7
+
+
+def test_an_export_that_fails_at_its_end_leaves_the_old_model(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "copy")
+    target, real = tmp_path / "copy" / "models" / "tiny", os.replace
+
+    def replace(source, to):
+        if Path(to) == target and "-new-" in str(source):
+            raise PermissionError(13, "Permission denied", str(to))
+        real(source, to)
+
+    monkeypatch.setattr(os, "replace", replace)
+    options = ["--name", "tiny", "--runs", tmp_path / "copy" / "runs", "--export"]
+    assert run_train(*options, "--to", str(target)) == 2
+    assert models.load_folder(target).config["steps"] == 6
+    assert [p.name for p in target.parent.iterdir()] == ["tiny"]
