@@ -1,10 +1,9 @@
 """Fixtures of all tests: the golden models, an untrained one, command lines in this process."""
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import preflight  # noqa: F401  # isort: skip  (before TensorFlow, which it quiets)
 
 import pytest
 from golden_models import checkpoint_of, golden_codecs
