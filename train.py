@@ -24,7 +24,7 @@ from training.cluster_loop import Machines
 from training.loop import Options, TrainingStopped
 from training.photographs import HELD_OUT
 from training.prepare import FACTOR, LEAST_SIDE, prepare
-from training.settings import DEFAULTS, OPTIONS, SETTINGS, refuse_if
+from training.settings import OPTIONS, SETTINGS, refuse_if
 
 
 def parser():
@@ -73,19 +73,21 @@ def parser():
     return p
 
 
-def _prepare(args):
-    refuse_if(not args.data, "Give the folder of photographs with --data.")
-    others = [args.name, args.export or None, args.valid, args.to]
-    others += [getattr(args, key) for key in (*cluster.OPTIONS, *DEFAULTS)]
-    refuse_if(any(v is not None for v in others), "--prepare takes --data and nothing else.")
-    prepare(args.data, args.prepare)
+def _refuse_others(args, *taken):
+    """Raises GlicError for options besides those that a call without training takes."""
+    p = parser()
+    given = [key for key, value in vars(args).items() if value != p.get_default(key)]
+    others = [f"--{key.replace('_', '-')}" for key in given if key not in taken]
+    refuse_if(others, f"--{taken[0]} does not train: leave {', '.join(others)} out.")
 
 
 def main(argv=None):
     """Returns the exit status: 0, or 1 if training had to stop."""
     args = parser().parse_args(argv)
     if args.prepare:
-        _prepare(args)
+        _refuse_others(args, "prepare", "data")
+        refuse_if(not args.data, "Give the folder of photographs with --data.")
+        prepare(args.data, args.prepare)
         return 0
     task = cluster.cluster_from(args)
     if task and not task.is_chief:
@@ -96,10 +98,7 @@ def main(argv=None):
     refuse_if(not plain, "Give the run a name with --name, without slashes or a dot at its start.")
     folder, target = Path(args.runs) / args.name, Path(args.to or models.MODELS_DIR / args.name)
     if args.export:
-        refuse_if(
-            args.data or args.steps or args.hours,
-            "--export does not train: leave --data, --steps and --hours out.",
-        )
+        _refuse_others(args, "export", "name", "runs", "best", "to")
         run.export(folder, target, args.best)
         return 0
     refuse_if(args.best, "--best chooses what to export: give --export, too.")

@@ -215,19 +215,19 @@ class _Search:
 
     def attempt(self, step, candidate, code):
         """Codes the image with one candidate; returns whether its file meets the target."""
+        psnr = None
         try:
             coded = code(self._path, self._pixels)
+            if self._target.kind == "psnr":
+                coded = _restored(coded)
+                psnr = metrics.psnr(self._pixels, coded.restored)
         except SearchInterrupted:  # its file is one of several: none is the best yet
             raise KeyboardInterrupt from None
         except LatentError as error:  # of this candidate: another may code the image
             self._failure = error
             return False
-        bpp, psnr = 8 * len(coded.data) / (coded.latents.height * coded.latents.width), None
-        met = bpp <= self._target.value
-        if self._target.kind == "psnr":
-            coded = _restored(coded)
-            psnr = metrics.psnr(self._pixels, coded.restored)
-            met = psnr >= self._target.value
+        bpp = 8 * len(coded.data) / (coded.latents.height * coded.latents.width)
+        met = bpp <= self._target.value if psnr is None else psnr >= self._target.value
         attempt = Attempt(candidate.folder.name, bpp, psnr)
         self._attempts.append(attempt)
         if met:

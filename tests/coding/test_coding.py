@@ -81,8 +81,9 @@ def test_files_are_the_same_under_every_blas(codecs):
         digests, info = json.loads(run.stdout.splitlines()[-1])
         assert digests == expected, (core, threads)
         seen.update(architecture for architecture, _ in info)
-    # Shows that the setting did what it says, where NumPy brings its usual OpenBLAS.
-    assert len(seen) >= 2 or not seen
+    if not seen:
+        pytest.skip("NumPy brings another BLAS than its usual OpenBLAS: nothing was varied")
+    assert len(seen) >= 2  # the setting did what it says
 
 
 def ideal_bits(codec, latents):

@@ -157,6 +157,23 @@ def test_a_candidate_that_cannot_code_the_image_is_passed_over():
         chooser("a.png", PIXELS)
 
 
+def test_a_candidate_whose_pixels_are_not_finite_is_passed_over():
+    chooser, _ = chooser_of(("psnr", 24), RISING)
+    load = chooser._load
+
+    class Broken:
+        def synthesise(self, latents):
+            raise LatentError("pixels that are not finite")
+
+    def broken(path, pixels):
+        return load(chooser._steps[2][0])(path, pixels)._replace(codec=Broken())
+
+    assert chooser("a.png", PIXELS).data[0] == 3
+    chooser._coders.clear()
+    chooser._load = lambda c: broken if c.folder.name == "m3" else load(c)
+    assert chooser("a.png", PIXELS).data[0] == 2
+
+
 def test_ctrl_c_in_a_search_for_better_latents_writes_nothing(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     chooser, tried = chooser_of(("bpp", 9), RISING, interrupted=True)

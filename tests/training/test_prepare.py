@@ -64,8 +64,10 @@ def test_prepare_refuses_what_it_would_spoil(photos, tmp_path, capsys):
     assert "not an empty folder" in refused("--data", str(photos), "--prepare", str(photos))
     assert "photographs with --data" in refused("--prepare", str(tmp_path / "out"))
     options = ("--data", str(photos), "--prepare", str(tmp_path / "out"))
-    assert "--data and nothing else" in refused(*options, "--name", "x")
-    assert "--data and nothing else" in refused(*options, "--steps", "3")
+    assert "does not train: leave --name out" in refused(*options, "--name", "x")
+    more = ("--best", "--threads", "3", "--lmbda", "0.01")
+    assert "leave --lmbda, --threads, --best out" in refused(*options, *more)
+    assert "leave --steps out" in refused(*options, "--steps", "3")
     assert not (tmp_path / "out").exists()
     assert "Give the run a name" in refused("--data", str(photos), "--steps", "3")
     only = tmp_path / "drawings"
