@@ -101,8 +101,8 @@ def _log1mexp(x):
     return log1mexp(tf.maximum(x, 1e-7))
 
 
-def log_likelihood(y, raw, family):
-    """Natural log of the mass that the mixture puts on [y - 1/2, y + 1/2].
+def log_likelihood(y, raw, family, delta=None):
+    """Natural log of the mass that the mixture puts on [y - delta / 2, y + delta / 2].
 
     Below log(1e-6), the authors' floor b, the value L becomes b (1 + ln(L / b)): it goes on
     falling slowly, as the cost of the coder's escape codes does, and its gradient never vanishes.
@@ -112,6 +112,8 @@ def log_likelihood(y, raw, family):
       y: (..., M) float32, noisy or rounded latents.
       raw: float32 output of ``network.entropy_parameter``.
       family: "gmm" or "gllmm".
+      delta: float32, the quantisation step of y, to be broadcast; None for 1. The floor of the
+        scales is in units of it.
 
     Returns:
       float32 (..., M), <= 0.
@@ -119,6 +121,9 @@ def log_likelihood(y, raw, family):
     import tensorflow.compat.v1 as tf
 
     mixture = split_parameters(raw, family)
+    means, scales = mixture.means, mixture.scales
+    if delta is not None:
+        y, means, scales = y / delta, [m / delta for m in means], [s / delta for s in scales]
     log_family = [0.0]
     if family == "gllmm":
         log_family = tf.unstack(tf.nn.log_softmax(tf.stack(mixture.family_logits), axis=0))
@@ -126,8 +131,8 @@ def log_likelihood(y, raw, family):
     for f, distribution in enumerate(DISTRIBUTIONS[family]):
         own = slice(COMPONENTS * f, COMPONENTS * (f + 1))
         log_weights = tf.nn.log_softmax(tf.stack(mixture.logits[own]), axis=0)
-        distance = tf.abs(y - tf.stack(mixture.means[own]))
-        scale = _floored_scale(tf.stack(mixture.scales[own]))
+        distance = tf.abs(y - tf.stack(means[own]))
+        scale = _floored_scale(tf.stack(scales[own]))
         log_mass = _LOG_MASS[distribution](distance, scale)
         terms.append(log_family[f] + log_weights + log_mass)
     log_mass = tf.reduce_logsumexp(tf.concat(terms, axis=0), axis=0)

@@ -25,6 +25,7 @@ from evaluation import complexity
 from layers import session_config
 from training.precision import convolution_seconds
 from training.settings import DEFAULTS, OPTIMIZERS, PRECISIONS
+from training.losses import Rate
 from training.step import build_training
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}
@@ -55,11 +56,13 @@ def convolution_peak(num_filters, precision):
 
 def measure(settings, repeats, profile):
     """Median seconds of a training step, and ``tf.RunMetadata`` of one where wanted."""
-    keys = ("lmbda", "metric", "precision", "optimizer", "seed", "batch", "patch", "average")
+    keys = ("metric", "precision", "optimizer", "seed", "batch", "patch", "average")
     with tf.Graph().as_default():
         tf.set_random_seed(1)
         graph = build_training(
-            architecture=Architecture.of(settings), **{key: settings[key] for key in keys}
+            architecture=Architecture.of(settings),
+            rate=Rate(settings["lmbda"]),
+            **{key: settings[key] for key in keys},
         )
         shape = (settings["batch"], settings["patch"], settings["patch"], 3)
         x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -22,6 +22,7 @@ from training.step import AVERAGE_SCOPE
 KEPT = 2  # newest checkpoints
 _SCOPE = "progress"
 _PROGRESS = {"step": tf.int64, "seconds": tf.float64, "refused": tf.int64, "norm": tf.float64}
+SETTINGS_NAME = "settings.json"
 BEST_RECORD = "best.json"  # the validation of the best checkpoint
 
 
@@ -98,6 +99,16 @@ def checkpoint_prefix(source):
             f"{models.MODELS_DIR}: {', '.join(models.available(models.MODELS_DIR)) or 'none'}."
         )
     return found
+
+
+def record_of(source):
+    """What config.json or settings.json beside a starting point says, an empty dict without one."""
+    path = start_path(source)
+    folder = path if path.is_dir() else path.parent
+    for name in (models.CONFIG_NAME, SETTINGS_NAME):
+        if (folder / name).is_file():
+            return read_json(folder / name)
+    return {}
 
 
 def reason(error):

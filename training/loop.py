@@ -18,10 +18,16 @@ from errors import GlicError
 from pictures.metrics import to_db
 from training.checkpoints import Checkpoints, latest_checkpoint, set_variables
 from training.log import Averages, RunLog, plot_run, psnr
-from training.losses import Losses
+from training.losses import Losses, Rate
 from training.photographs import Batches
 from training.placement import SINGLE
-from training.schedule import fraction_done, learning_rate_factor, lmbda_at
+from training.schedule import (
+    fraction_done,
+    lambdas_of,
+    learning_rate_factor,
+    lmbda_factor,
+    validation_points,
+)
 from training.signals import Signals
 from training.start import transfer
 from training.step import build_training
@@ -88,9 +94,13 @@ class Loop:
         settings, placement = self._settings, self._placement
         model = {"architecture": Architecture.of(settings), "metric": settings["metric"]}
         rest = {key: settings[key] for key in _STEP_SETTINGS}
-        self._lmbda = tf.placeholder(tf.float32, (), "lmbda")
-        self._training = build_training(**model, lmbda=self._lmbda, placement=placement, **rest)
-        self._validation = build_validation(**model, lmbda=settings["lmbda"])
+        points, power = validation_points(settings), settings["lmbda_power"]
+        self._lmbda = tf.placeholder(tf.float32, (settings["batch"],), "lmbda")
+        self._delta = tf.placeholder(tf.float32, (settings["batch"],), "delta")
+        delta = None if points[0][1] is None else self._delta
+        rate = Rate(self._lmbda, delta, power)
+        self._training = build_training(**model, rate=rate, placement=placement, **rest)
+        self._validation = build_validation(**model, points=points, power=power)
         self._checkpoints = Checkpoints(self._folder, placement.home)
         self._initialiser = tf.global_variables_initializer()
 
@@ -223,7 +233,8 @@ class Loop:
     def _one_step(self, pixels):
         """One step; returns what is logged as a dict, or None if it was refused."""
         training, settings = self._training, self._settings
-        lmbda = lmbda_at(settings, self.fraction())
+        lambdas, deltas = lambdas_of(settings, self.step)
+        lambdas = lambdas * lmbda_factor(settings, self.fraction())
         learning_rate = settings["learning_rate"] * learning_rate_factor(
             settings["schedule"], self.fraction(), self.step, settings["warmup"]
         )
@@ -231,7 +242,8 @@ class Loop:
             training.x: pixels,
             training.step: self.step,
             training.learning_rate: learning_rate,
-            self._lmbda: lmbda,
+            self._lmbda: lambdas,
+            self._delta: deltas,
             training.clip_norm: settings["clip"] * self._norm if self._norm else np.inf,
         }
         fetches = [training.losses.given(), training.gradient_norm, training.finite, training.train]
@@ -245,6 +257,7 @@ class Loop:
             bounded = min(float(norm), settings["clip"] * self._norm or math.inf)
             self._norm = NORM_DECAY * (self._norm or bounded) + (1 - NORM_DECAY) * bounded
         self.step += 1
+        lmbda = float(np.exp(np.mean(np.log(lambdas))))  # of a range its middle
         rates = {"gradient_norm": norm, "learning_rate": learning_rate, "lmbda": lmbda}
         return {**losses, **rates} if finite else None
 

@@ -7,7 +7,9 @@ The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4
 
 In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesis sees y rounded,
 with a gradient of 1 (Theis et al., ICLR 2017), or both are rounded and what makes them stays as it
-is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. With
+is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. A model for
+a range of lambdas sees a lambda of its own for each image, and y in steps of its delta
+(coding/rates.py): noise and rounding are multiples of it, and the likelihood that of y / delta. With
 ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
 weights; latents, noise, parameter network, likelihoods and loss stay in float32.
 """
@@ -47,32 +49,72 @@ class Losses(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, lmbda, metric):
-    """The papers' loss.
+class Rate(NamedTuple):
+    """What decides between bits and distortion in a batch of B images.
+
+    Attributes:
+      lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM: a number, a
+        float32 scalar, or (B,) with one for each image.
+      delta: float32 (B,), the quantisation steps of y; None for 1.
+      power: each image's loss counts ``delta ** (2 * power)`` times: divided by that power of its
+        lambda, but for a constant.
+    """
+
+    lmbda: Any
+    delta: Any = None
+    power: float = 0.0
+
+    @property
+    def steps(self):
+        """``delta`` as (B, 1, 1, 1), or None."""
+        return None if self.delta is None else self.delta[:, None, None, None]
+
+    def part(self, start, stop):
+        """That of the images from ``start`` to ``stop``."""
+        lmbda = self.lmbda
+        if getattr(lmbda, "shape", ()):
+            lmbda = lmbda[start:stop]
+        return self._replace(
+            lmbda=lmbda, delta=None if self.delta is None else self.delta[start:stop]
+        )
+
+
+def _in_steps(latents, delta, quantise):
+    """``quantise`` of the latents in units of their quantisation steps, as latents again."""
+    return quantise(latents) if delta is None else delta * quantise(latents / delta)
+
+
+def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, rate, metric):
+    """The papers' loss, the mean over a batch.
 
     Args:
       x, x_hat: (B, H, W, 3) float32 in [0, 1].
       log_likelihood_y: (B, H/16, W/16, M) float32, natural logarithm.
       likelihood_z: (B, H/64, W/64, N) float32.
-      lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM.
+      rate: ``Rate``.
       metric: "mse", or "ms-ssim", for which H and W are at least 161.
 
     Returns:
       ``Losses`` of float32 scalars.
     """
     shape = tf.shape(x)
-    bits_per_pixel = -1 / (math.log(2) * tf.cast(shape[0] * shape[1] * shape[2], tf.float32))
-    bpp_y = bits_per_pixel * tf.reduce_sum(log_likelihood_y)
-    bpp_z = bits_per_pixel * tf.reduce_sum(tf.log(likelihood_z))
-    mse = PEAK**2 * tf.reduce_mean(tf.math.squared_difference(x, x_hat))
-    if metric == "mse":
-        return Losses(bpp_y + bpp_z + lmbda * mse, bpp_y, bpp_z, mse)
-    similarity = tf.reduce_mean(ms_ssim.ms_ssim(x, x_hat))
-    return Losses(bpp_y + bpp_z + lmbda * (1 - similarity), bpp_y, bpp_z, mse, similarity)
+    bits_per_pixel = -1 / (math.log(2) * tf.cast(shape[1] * shape[2], tf.float32))
+    bpp_y = bits_per_pixel * tf.reduce_sum(log_likelihood_y, axis=(1, 2, 3))
+    bpp_z = bits_per_pixel * tf.reduce_sum(tf.log(likelihood_z), axis=(1, 2, 3))
+    mse = PEAK**2 * tf.reduce_mean(tf.math.squared_difference(x, x_hat), axis=(1, 2, 3))
+    distortion, similarity = mse, None
+    if metric == "ms-ssim":
+        similarity = tf.reshape(ms_ssim.ms_ssim(x, x_hat), (-1,))
+        distortion = 1 - similarity
+    loss = bpp_y + bpp_z + rate.lmbda * distortion
+    if rate.power:
+        loss *= rate.delta ** (2 * rate.power)
+    parts = (loss, bpp_y, bpp_z, mse, similarity)
+    return Losses(*(None if part is None else tf.reduce_mean(part) for part in parts))
 
 
-def _noisy(latents, seed, step, stream, share):
-    """Latents with uniform noise that depends on (seed, step) only, so that a resume repeats it.
+def _noise(latents, seed, step, stream, share):
+    """Uniform noise for latents that depends on (seed, step) only, so that a resume repeats it.
 
     ``share`` is (k, n) for the latents of part k of n of the batch, which get that part's noise.
     """
@@ -80,7 +122,7 @@ def _noisy(latents, seed, step, stream, share):
     part, parts = share
     count, *rest = tf.unstack(tf.shape(latents))
     noise = tf.random.stateless_uniform([parts * count, *rest], key, -0.5, 0.5)
-    return latents + (noise if parts == 1 else noise[part * count : (part + 1) * count])
+    return noise if parts == 1 else noise[part * count : (part + 1) * count]
 
 
 def _rounded_straight_through(latents):
@@ -93,7 +135,7 @@ def training_losses(
     step,
     *,
     architecture,
-    lmbda,
+    rate,
     metric,
     precision,
     seed,
@@ -106,22 +148,25 @@ def training_losses(
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
       architecture: ``Architecture``.
+      rate: ``Rate``.
       quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
         With "rounded" all parts see y and z as they are coded, and the gradient ends there.
       share: (k, n) where ``x`` is part k of n of the step's batch.
     """
-    as_coded = quantisation == "rounded"
+    as_coded, delta = quantisation == "rounded", rate.steps
     prior = factorized_prior.variables(architecture.num_filters)
 
     def quantise(y, z):
         if as_coded:
             medians = factorized_prior.medians_of(prior["quantiles"])
-            y_hat = tf.stop_gradient(tf.round(y))
+            y_hat = tf.stop_gradient(_in_steps(y, delta, tf.round))
             z_hat = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
             return y_hat, z_hat, y_hat
-        y_tilde, z_tilde = _noisy(y, seed, step, 0, share), _noisy(z, seed, step, 1, share)
-        straight_through = quantisation == "straight-through"
-        return y_tilde, z_tilde, _rounded_straight_through(y) if straight_through else y_tilde
+        noise_y, noise_z = (_noise(t, seed, step, i, share) for i, t in enumerate((y, z)))
+        y_tilde, z_tilde = _in_steps(y, delta, lambda t: t + noise_y), z + noise_z
+        if quantisation == "straight-through":
+            return y_tilde, z_tilde, _in_steps(y, delta, _rounded_straight_through)
+        return y_tilde, z_tilde, y_tilde
 
     # bfloat16 would round to other latents than the coder's.
     analysis_dtype = tf.float32 if as_coded else None
@@ -131,19 +176,19 @@ def training_losses(
     return rate_distortion(
         x,
         c.x_hat,
-        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family, delta),
         tf.stop_gradient(likelihood_z) if as_coded else likelihood_z,
-        lmbda,
+        rate,
         metric,
     )
 
 
-def rounded_losses(x, medians, *, architecture, lmbda, metric):
+def rounded_losses(x, medians, *, architecture, rate, metric):
     """Losses as coded: float32 networks, y rounded, z rounded to its medians, 8-bit x_hat."""
     prior = factorized_prior.variables(architecture.num_filters)
 
     def quantise(y, z):
-        y_hat = tf.round(y)
+        y_hat = _in_steps(y, rate.steps, tf.round)
         return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
 
     c = network.chain(x, architecture, quantise)
@@ -151,9 +196,9 @@ def rounded_losses(x, medians, *, architecture, lmbda, metric):
     losses = rate_distortion(
         x,
         x_hat,
-        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family),
+        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family, rate.steps),
         factorized_prior.likelihood(c.z_hat, prior),
-        lmbda,
+        rate,
         metric,
     )
     return losses, prior, x_hat

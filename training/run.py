@@ -45,11 +45,19 @@ def init_name(source):
     return None if source is None else "/".join(checkpoints.start_path(source).parts[-2:])
 
 
+def start_reference(source, metric):
+    """The lambda, for a metric, at which a starting point rounds to whole numbers, or None."""
+    record = {} if source is None else checkpoints.record_of(source)
+    if record.get("metric") != metric:
+        return None
+    return record.get("lmbda_reference") or record.get("lmbda")
+
+
 def recorded_settings(folder):
     """The record of a run that holds a checkpoint, else None."""
     if checkpoints.latest_checkpoint(folder) is None:
         return None
-    record = folder / "settings.json"
+    record = folder / checkpoints.SETTINGS_NAME
     missing = f"{folder} holds a checkpoint but no settings.json; restore it."
     refuse_if(not record.is_file(), missing)
     return checkpoints.read_json(record)
@@ -103,6 +111,9 @@ def train(folder, target, given, data, valid, options, machines):
     check_target(target)
     given = {**given, "init_from": init_name(options.init_from)}
     recorded = recorded_settings(folder)
+    if not recorded and isinstance(given["lmbda"], list):
+        reference = start_reference(options.init_from, given["metric"] or "mse")
+        given["lmbda_reference"] = given["lmbda_reference"] or reference
     settings = resolve(given, recorded)
     if options.init_from and not recorded:
         check_start(options.init_from, Architecture.of(settings))
@@ -122,7 +133,7 @@ def train(folder, target, given, data, valid, options, machines):
             settings["precision_seconds"] = seconds
         settings["precision"] = chosen
         print("Settings: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
-        checkpoints.write_json(folder / "settings.json", settings)
+        checkpoints.write_json(folder / checkpoints.SETTINGS_NAME, settings)
         finished = _train_parts(folder, settings, photographs, crops, options, machines)
         if finished:
             export(folder, target)

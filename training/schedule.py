@@ -1,8 +1,12 @@
-"""What changes in the course of a training: learning rate, lambda, the size of the crops."""
+"""What changes in the course of a training: learning rate, lambdas, the size of the crops."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
+
+from coding.rates import Rates
 
 LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
 LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
@@ -16,15 +20,46 @@ def fraction_done(settings, step, seconds):
     return seconds / (3600 * settings["hours"])
 
 
-def lmbda_at(settings, fraction):
-    """The weight of the distortion after this share of the training.
+def highest(lmbda):
+    """The setting ``lmbda``, or the upper end where it is a range."""
+    return lmbda[1] if isinstance(lmbda, (list, tuple)) else lmbda
 
-    From ``lmbda_start``, where it is given, it falls exponentially to ``lmbda``. A channel of y
-    costs bits before the synthesis knows what to do with it; while distortion is nearly all that
-    counts it gets the time to become useful (models/EXPERIMENTS.md, Latents).
+
+def lmbda_factor(settings, fraction):
+    """What lambda is multiplied with after this share of the training.
+
+    From ``lmbda_start``, where it is given, lambda (the upper end of a range) falls exponentially
+    to its value. A channel of y costs bits before the synthesis knows what to do with it; while
+    distortion is nearly all that counts it gets the time to become useful (models/EXPERIMENTS.md,
+    Latents).
     """
-    start, end = settings["lmbda_start"] or settings["lmbda"], settings["lmbda"]
-    return end * (start / end) ** max(0.0, 1 - fraction / LMBDA_FALLS_UNTIL)
+    end = highest(settings["lmbda"])
+    start = settings["lmbda_start"] or end
+    return (start / end) ** max(0.0, 1 - fraction / LMBDA_FALLS_UNTIL)
+
+
+def lambdas_of(settings, step):
+    """The lambdas of a step's crops, float64 (batch,), and their quantisation steps (1 for one).
+
+    In a range they are log-uniform, one in each of as many equal parts of it, in random order that
+    depends on the seed and the step alone.
+    """
+    batch, rates = settings["batch"], Rates.of(settings)
+    if rates is None:
+        return np.full(batch, settings["lmbda"]), np.ones(batch)
+    random = np.random.default_rng((settings["seed"], 3, step))
+    quality = 100 * (random.permutation(batch) + random.random(batch)) / batch
+    lambdas = rates.lmbda_at(quality)
+    return lambdas, rates.delta(lambdas)
+
+
+def validation_points(settings):
+    """(lambda, delta) pairs that validation codes at: the ends of a range and its middle."""
+    rates = Rates.of(settings)
+    if rates is None:
+        return [(settings["lmbda"], None)]
+    lambdas = [rates.lmbda_at(quality) for quality in (0, 50, 100)]
+    return [(lmbda, rates.delta(lmbda)) for lmbda in lambdas]
 
 
 def stages(settings):

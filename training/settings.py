@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from architecture import FAMILIES, STRIDE, Architecture
 from cli.options import count, not_negative, positive, whole
+from coding.rates import Rates
 from errors import GlicError
 from pictures import metrics
-from training.schedule import LMBDA_FALLS_UNTIL
+from training.schedule import LMBDA_FALLS_UNTIL, highest
 
 PRECISIONS = ("bfloat16", "float32")
 OPTIMIZERS = ("soap", "adam")
@@ -36,6 +37,15 @@ def share(text):
     value = not_negative(text)
     _expect(value < 1, "a number from 0 to below 1", text)
     return value
+
+
+def lambdas(text):
+    """Argument type: a float above 0, or a range "LOW:HIGH" of such as a list."""
+    if ":" not in text:
+        return positive(text)
+    ends = [positive(end) for end in text.split(":")]
+    _expect(len(ends) == 2 and ends[0] < ends[1], "LOW:HIGH with LOW below HIGH", text)
+    return ends
 
 
 def seed(text):
@@ -61,6 +71,7 @@ def threads(text):
 
 # What a table says of each type.
 _WORDS = {
+    **{lambdas: "number above 0, or LOW:HIGH"},
     **{positive: "number above 0", not_negative: "number from 0", share: "0 to below 1"},
     **{count: "whole, from 1", whole: "whole, from 0", seed: "whole, from 0", threads: "0 to 1024"},
     **{side: f"multiple of {STRIDE}", str: "text"},
@@ -110,7 +121,8 @@ class Setting(NamedTuple):
         try:
             _expect(value is not None or self.default is None, "a value", value)
             if value is not None:
-                self.kind(str(value))
+                ends = value if isinstance(value, (list, tuple)) else [value]
+                self.kind(":".join(map(str, ends)))
                 _expect(not self.choices or value in self.choices, " or ".join(self.choices), value)
         except argparse.ArgumentTypeError as error:
             raise GlicError(f"{self.option}: {error}") from None
@@ -133,16 +145,32 @@ SETTINGS = (
     ),
     Setting(
         "lmbda",
-        positive,
+        lambdas,
         0.0075,
         "weight of the distortion against bits per pixel; larger means better and bigger; the "
-        "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim",
+        "papers use 0.0016 to 0.045 for mse (0 to 255 scale), 3 to 120 for ms-ssim; LOW:HIGH "
+        "trains one model for all rates between, each crop for a lambda of its own",
+    ),
+    Setting(
+        "lmbda_reference",
+        positive,
+        None,
+        "with a range: the lambda at which the latents are rounded to whole numbers",
+        otherwise="that of --init-from where it is a model or run, else the range's middle",
+    ),
+    Setting(
+        "lmbda_power",
+        share,
+        0.0,
+        "with a range: the power of its lambda that each crop's loss is divided by; 0 leaves most "
+        "of the gradient to the high rates",
     ),
     Setting(
         "lmbda_start",
         positive,
         None,
-        f"lambda at first, from which it falls to --lmbda in the first {LMBDA_FALLS_UNTIL:.0%} of "
+        "lambda (of a range its upper end, the others in proportion) at first, from which it falls "
+        f"to --lmbda in the first {LMBDA_FALLS_UNTIL:.0%} of "
         "the training; twenty times --lmbda wakes channels of y that stay silent without",
         otherwise="--lmbda",
     ),
@@ -316,6 +344,9 @@ def resolve(given, recorded):
     settings.update(given)
     for setting in SETTINGS:
         setting.check(settings[setting.name])
+    if isinstance(settings["lmbda"], (list, tuple)) and settings["lmbda_reference"] is None:
+        low, high = settings["lmbda"]
+        settings["lmbda_reference"] = (low * high) ** 0.5
     if settings["learning_rate"] is None:
         rates = LEARNING_RATES if settings["init_from"] is None else INIT_FROM_RATES
         settings["learning_rate"] = rates[settings["optimizer"]]
@@ -330,7 +361,11 @@ def _check_together(settings):
         sum(settings[key] is not None for key in LENGTHS) != 1,
         "Give the length of the training, either --steps or --hours.",
     )
-    start, lmbda = settings["lmbda_start"], settings["lmbda"]
+    start, lmbda = settings["lmbda_start"], highest(settings["lmbda"])
+    if Rates.of(settings) is None:  # raises
+        for key in ("lmbda_reference", "lmbda_power"):
+            option = "--" + key.replace("_", "-")
+            refuse_if(settings[key], f"{option} belongs to a range of lambdas: --lmbda LOW:HIGH.")
     refuse_if(
         start is not None and start <= lmbda,
         f"A --lmbda-start above --lmbda {lmbda} expected, from which it falls, got {start}.",

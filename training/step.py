@@ -111,7 +111,7 @@ def _mean(tensors):
     return tensors[0] if len(tensors) == 1 else tf.add_n(tensors) / len(tensors)
 
 
-def _replicated_losses(x, step, placement, **settings):
+def _replicated_losses(x, step, rate, placement, **settings):
     """Losses and gradients of a batch, the means over the replicas that share it.
 
     Returns:
@@ -123,7 +123,10 @@ def _replicated_losses(x, step, placement, **settings):
         with tf.device(placement.setter(device)), _shared_variables():
             mine = x if count == 1 else x[k * part : (k + 1) * part]
             pixels = tf.cast(mine, tf.float32) / PEAK
-            losses.append(training_losses(pixels, step, share=(k, count), **settings))
+            own = rate.part(k * part, (k + 1) * part)
+            losses.append(
+                training_losses(pixels, step, rate=own, share=(k, count), **settings)
+            )
             gradients.append(tf.gradients(losses[k].loss, _trained_variables()))
     # None: behind rounded latents, for all replicas alike
     reached = [k for k, gradient in enumerate(gradients[0]) if gradient is not None]
@@ -137,7 +140,7 @@ def _replicated_losses(x, step, placement, **settings):
 def build_training(
     *,
     architecture,
-    lmbda,
+    rate,
     metric,
     precision,
     optimizer,
@@ -150,8 +153,8 @@ def build_training(
 ):
     """Builds one training step in the current graph.
 
-    A step whose gradients have a norm that is not finite changes nothing. ``lmbda`` is a number, or
-    a float32 scalar where it changes from step to step. ``average`` is the decay of the weights'
+    A step whose gradients have a norm that is not finite changes nothing. ``rate`` is
+    ``losses.Rate`` of the whole batch. ``average`` is the decay of the weights'
     moving averages, 0 for none: at a high learning rate the averages are as good as weights from a
     much lower one. ``placement`` says which devices share a step; ``batch`` is a multiple of their
     number.
@@ -166,9 +169,9 @@ def build_training(
     losses, variables, gradients = _replicated_losses(
         x,
         step,
+        rate,
         placement,
         architecture=architecture,
-        lmbda=lmbda,
         metric=metric,
         precision=precision,
         seed=seed,

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 from pictures.metrics import PEAK, to_db
 from training.log import psnr
-from training.losses import Losses, rounded_losses
+from training.losses import Losses, Rate, rounded_losses
 from training.step import AVERAGE_SCOPE
 
 
@@ -19,6 +19,7 @@ class ValidationGraph(NamedTuple):
 
     Attributes:
       x: uint8 (1, H, W, 3), to be fed; sides are multiples of 64.
+      rates: a feed for each of the lambdas at which a crop is coded.
       medians: float32 (N,), to be fed: from ``factorized_prior.solve_quantiles`` of ``prior``.
       losses: ``Losses``.
       prior: dict of the variables of the prior of z.
@@ -26,6 +27,7 @@ class ValidationGraph(NamedTuple):
     """
 
     x: Any
+    rates: list
     medians: Any
     losses: Losses
     prior: dict
@@ -39,8 +41,19 @@ def _averaged(getter, name, *args, **kwargs):
     return next((v for v in tf.global_variables() if v.name == average), variable)
 
 
-def build_validation(*, architecture, lmbda, metric):
-    """Builds validation as coded, on the current graph's averaged weights if it has them."""
+def build_validation(*, architecture, metric, points, power=0.0):
+    """Builds validation as coded, on the current graph's averaged weights if it has them.
+
+    Args:
+      architecture: ``Architecture``. metric: "mse" or "ms-ssim".
+      points: (lambda, delta) pairs, see ``schedule.validation_points``.
+      power: see ``losses.Rate``.
+    """
+    lmbda = tf.placeholder(tf.float32, (1,), "valid_lmbda")
+    delta = tf.placeholder(tf.float32, (1,), "valid_delta")
+    fixed = points[0][1] is None
+    rate = Rate(lmbda, None if fixed else delta, power)
+    rates = [{lmbda: [a]} if fixed else {lmbda: [a], delta: [b]} for a, b in points]
     x = tf.placeholder(tf.uint8, (1, None, None, 3), "valid_x")
     medians = tf.placeholder(tf.float32, (architecture.num_filters,), "medians")
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, custom_getter=_averaged):
@@ -48,10 +61,11 @@ def build_validation(*, architecture, lmbda, metric):
             tf.cast(x, tf.float32) / PEAK,
             medians,
             architecture=architecture,
-            lmbda=lmbda,
+            rate=rate,
             metric=metric,
         )
-    return ValidationGraph(x, medians, losses, prior, tf.cast(PEAK * x_hat + 0.5, tf.uint8))
+    shown = tf.cast(PEAK * x_hat + 0.5, tf.uint8)
+    return ValidationGraph(x, rates, medians, losses, prior, shown)
 
 
 def validate(session, graph, crops):
@@ -63,17 +77,22 @@ def validate(session, graph, crops):
       crops: uint8 (h, w, 3) each, at least one.
 
     Returns:
-      Means as a dict of loss, bpp, bpp_y, bpp_z, psnr (dB) and, for the metric "ms-ssim",
-      ms_ssim_db; the crops' reconstructions, uint8.
+      Means over crops and lambdas as a dict of loss, bpp, bpp_y, bpp_z, psnr (dB) and, for the
+      metric "ms-ssim", ms_ssim_db; the crops' reconstructions at the middle lambda, uint8.
     """
     prior = session.run(graph.prior)
     medians = factorized_prior.medians_of(factorized_prior.solve_quantiles(prior))
     fetches = [graph.losses.given(), graph.x_hat]
-    coded = [session.run(fetches, {graph.x: c[None], graph.medians: medians}) for c in crops]
+    coded = [
+        session.run(fetches, {graph.x: c[None], graph.medians: medians, **rate})
+        for rate in graph.rates
+        for c in crops
+    ]
     losses = [Losses(**values) for values, _ in coded]
+    middle = len(graph.rates) // 2 * len(crops)
     loss, bpp_y, bpp_z = np.mean([row[:3] for row in losses], axis=0).tolist()
     means = {"loss": loss, "bpp": bpp_y + bpp_z, "bpp_y": bpp_y, "bpp_z": bpp_z}
     means["psnr"] = float(np.mean([psnr(row.mse) for row in losses]))
     if graph.losses.ms_ssim is not None:
         means["ms_ssim_db"] = float(np.mean([to_db(row.ms_ssim) for row in losses]))
-    return means, [x_hat[0] for _, x_hat in coded]
+    return means, [x_hat[0] for _, x_hat in coded[middle : middle + len(crops)]]

@@ -1,0 +1,85 @@
+"""The rates of a model that serves many: its lambdas, and the quantisation step of y for each.
+
+One scalar turns the model of one lambda into that of a range (QVRF: Tong et al., ICIP 2023, arXiv
+2303.05744): y is quantised with a step D of its own, ``y_hat = D round(y / D)``, all networks see
+y_hat, and the mixtures' means and scales are divided by D where the likelihood is taken. At the
+reference lambda D is 1, and everything is as in the papers. The rate-distortion loss of a latent
+with a squared error of D^2 / 12 asks for ``D = sqrt(reference / lambda)``.
+
+A file holds D as an integer k: ``D = k / 1024``. There is no TensorFlow in this module.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from errors import GlicError
+
+K_ONE = 1 << 10  # k of a step of 1
+MAX_K = (1 << 16) - 1
+
+
+def delta_of(k):
+    """The quantisation step D that an integer k stands for."""
+    return k / K_ONE
+
+
+class Rates(NamedTuple):
+    """The lambdas that a model was trained for.
+
+    reference: the lambda whose quantisation step is 1. low, high: the ends of the range.
+    """
+
+    reference: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, config):
+        """``Rates`` of a model's configuration; None where it was trained for one lambda.
+
+        Raises:
+          GlicError: for a range or reference that cannot be.
+        """
+        lmbda = config.get("lmbda")
+        if not isinstance(lmbda, (list, tuple)):
+            return None
+        reference = config.get("lmbda_reference")
+        numbers = [*lmbda, reference]
+        usable = len(numbers) == 3 and all(_is_positive(v) for v in numbers)
+        if not usable or lmbda[0] >= lmbda[1]:
+            raise GlicError(
+                "A range of lambdas [low, high] with 0 < low < high and a positive "
+                f"lmbda_reference expected, got {lmbda!r} and {reference!r}."
+            )
+        rates = cls(float(reference), float(lmbda[0]), float(lmbda[1]))
+        for end in rates[1:]:
+            k = K_ONE * rates.delta(end)
+            if not 1 <= round(k) <= MAX_K:
+                raise GlicError(
+                    f"Lambdas from 1/4096 to 1048576 times the reference {rates.reference:g} "
+                    f"expected, got {end:g}: a file holds steps from 1/1024 to 64."
+                )
+        return rates
+
+    def lmbda_at(self, quality):
+        """The lambda of a quality from 0 to 100, log-linear over the range."""
+        return self.low * (self.high / self.low) ** (quality / 100)
+
+    def delta(self, lmbda):
+        """The quantisation step D of a lambda, or of an array of them, not rounded to a k."""
+        return (self.reference / lmbda) ** 0.5
+
+    def k_of(self, lmbda):
+        """The integer k of a lambda's quantisation step."""
+        return min(max(round(K_ONE * self.delta(lmbda)), 1), MAX_K)
+
+    def lmbda_of(self, k):
+        """The lambda whose quantisation step an integer k is."""
+        return self.reference / delta_of(k) ** 2
+
+
+def _is_positive(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < math.inf
