@@ -23,9 +23,9 @@ from cli import errors as cli_errors
 from cli import options
 from evaluation import complexity
 from layers import session_config
+from training.losses import Rate
 from training.precision import convolution_seconds
 from training.settings import DEFAULTS, OPTIMIZERS, PRECISIONS
-from training.losses import Rate
 from training.step import build_training
 
 BARS = {(64, "bfloat16", "adam"): 215_000, (64, "bfloat16", "soap"): 190_000}

@@ -9,7 +9,7 @@ In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesi
 with a gradient of 1 (Theis et al., ICLR 2017), or both are rounded and what makes them stays as it
 is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. A model for
 a range of lambdas sees a lambda of its own for each image, and y in steps of its delta
-(coding/rates.py): noise and rounding are multiples of it, and the likelihood that of y / delta. With
+(rates.py): noise and rounding are multiples of it, and the likelihood that of y / delta. With
 ``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
 weights; latents, noise, parameter network, likelihoods and loss stay in float32.
 """

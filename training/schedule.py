@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from coding.rates import Rates
+from rates import Rates
 
 LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
 LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from architecture import FAMILIES, STRIDE, Architecture
 from cli.options import count, not_negative, positive, whole
-from coding.rates import Rates
 from errors import GlicError
 from pictures import metrics
+from rates import Rates
 from training.schedule import LMBDA_FALLS_UNTIL, highest
 
 PRECISIONS = ("bfloat16", "float32")

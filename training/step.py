@@ -124,9 +124,7 @@ def _replicated_losses(x, step, rate, placement, **settings):
             mine = x if count == 1 else x[k * part : (k + 1) * part]
             pixels = tf.cast(mine, tf.float32) / PEAK
             own = rate.part(k * part, (k + 1) * part)
-            losses.append(
-                training_losses(pixels, step, rate=own, share=(k, count), **settings)
-            )
+            losses.append(training_losses(pixels, step, rate=own, share=(k, count), **settings))
             gradients.append(tf.gradients(losses[k].loss, _trained_variables()))
     # None: behind rounded latents, for all replicas alike
     reached = [k for k, gradient in enumerate(gradients[0]) if gradient is not None]
