@@ -58,8 +58,8 @@ class Rates(NamedTuple):
             k = K_ONE * rates.delta(end)
             if not 1 <= round(k) <= MAX_K:
                 raise GlicError(
-                    f"Lambdas from 1/4096 to 1048576 times the reference {rates.reference:g} "
-                    f"expected, got {end:g}: a file holds steps from 1/1024 to 64."
+                    f"Lambdas with steps from 1/{K_ONE} to {MAX_K}/{K_ONE} expected, which a file "
+                    f"can hold, got {end:g} at a reference of {rates.reference:g}."
                 )
         return rates
 

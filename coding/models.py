@@ -23,6 +23,7 @@ import tensorflow.compat.v1 as tf
 from architecture import Architecture
 from coding.bitstream import FINGERPRINT_BYTES
 from errors import GlicError
+from rates import Rates
 from variables import inference_variables
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
@@ -161,6 +162,7 @@ def read_config(folder):
         if missing:
             raise ModelError(f"it lacks {', '.join(missing)}")
         Architecture.of(config)  # raises
+        Rates.of(config)  # raises
         if not _FINGERPRINT.fullmatch(str(config["fingerprint"])):
             raise ModelError(
                 f"a fingerprint of {2 * FINGERPRINT_BYTES} hexadecimal digits expected, got "
