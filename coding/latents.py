@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from architecture import LATENT_STRIDE, STRIDE, padded_size
-from rates import MAX_K, delta_of
 from errors import GlicError
+from rates import MAX_K, delta_of
 
 VALUE_LIMIT = 1 << 20  # largest magnitude of a latent that a file can hold
 

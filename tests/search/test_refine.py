@@ -75,16 +75,16 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     codec, pixels = codecs[family], np.tile(picture(128, 192), (3, 2, 1))
     y, z = codec.transform(pixels)
     z = z - codec.entropy_coder.medians
-    graph = latent_loss.LatentLoss(codec, 0.001, "mse")
-    loss, whole = graph.gradients(pixels, y, z)
+    graph, rate = latent_loss.LatentLoss(codec, "mse"), latent_loss.Rate(0.001)
+    loss, whole = graph.gradients(pixels, y, z, rate)
     assert len(graph._tiles(y)) == 1
     monkeypatch.setattr(codec, "memory_budget", 1)
     monkeypatch.setattr(latent_loss, "SMALLEST_TILE", 192)
     monkeypatch.setattr(latent_loss, "BORDER", 4)  # all that the networks reach
     assert len(graph._tiles(y)) == 4
-    tiled_loss, tiled = graph.gradients(pixels, y, z)
+    tiled_loss, tiled = graph.gradients(pixels, y, z, rate)
     assert tiled_loss == pytest.approx(loss, rel=1e-3)
-    assert graph.loss(pixels, y, z) == pytest.approx(loss, rel=0.01)
+    assert graph.loss(pixels, y, z, rate) == pytest.approx(loss, rel=0.01)
     for a, b in zip(tiled, whole):
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 
