@@ -91,8 +91,11 @@ class _Steps:
         return all(a >= b for a, b in zip(values, values[1:]))
 
     def _gap(self):
-        """The middle of the widest gap between two steps that were tried."""
+        """The end that was not tried, or the middle of the widest gap between two steps."""
         known = sorted(self.tried)
+        for end in self._ends:
+            if end not in known:
+                return end
         low, high = max(zip(known, known[1:]), key=lambda pair: pair[1] / pair[0])
         return _middle(low, high) if high - low > 1 else None
 
@@ -133,7 +136,6 @@ class _Steps:
         bend = self._curvature_of(low, high) * share * (1 - share) * width**2 / 2
         share += bend / (below - above)
         return min(max(round(low * math.exp(share * width)), low + 1), high - 1)
-
 
     def _curvature_of(self, low, high):
         """Through two steps and the nearest other that was tried."""
