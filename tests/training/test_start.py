@@ -25,7 +25,7 @@ def started(family, path):
     with tf.Graph().as_default():
         tf.set_random_seed(8)
         architecture = Architecture(family, NUM_FILTERS)
-        graph = build_validation(architecture=architecture, lmbda=0.0075, metric="mse")
+        graph = build_validation(architecture=architecture, metric="mse", points=[(0.0075, None)])
         latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
         with tf.variable_scope("", reuse=True):
             inputs = [tf.constant(v, tf.float32) for v in latents]
@@ -35,7 +35,7 @@ def started(family, path):
             session.run(tf.global_variables_initializer())
             names = transfer(session, variables, path)
             weights = session.run({v.op.name: v for v in variables})
-            feed = {graph.x: x[None], graph.medians: medians}
+            feed = {graph.x: x[None], graph.medians: medians, **graph.rates[0]}
             losses, raw = session.run([graph.losses.given(), raw], feed)
     return (*names, weights, Losses(**losses), raw)
 
