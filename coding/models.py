@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from architecture import Architecture
 from coding.bitstream import FINGERPRINT_BYTES
+from coding.checkpoint_reader import CheckpointError, CheckpointReader
 from errors import GlicError
 from rates import Rates
 from variables import inference_variables
@@ -35,17 +35,6 @@ MAX_QUANTILE = 2.0**20  # of the prior of z: latents are within it
 
 
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}")
-
-
-# What TensorFlow's checkpoint reader raises on damaged files.
-_UNREADABLE = (
-    tf.errors.OpError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    MemoryError,
-)
 
 
 class ModelError(GlicError):
@@ -73,22 +62,27 @@ class Model(NamedTuple):
         return str(self.path.resolve()), None if self.config else self.architecture
 
 
-def _matches(shape, expected):
-    """Whether a shape is the expected one; None stands for a table's length."""
-    return len(shape) == len(expected) and all(
-        s <= MAX_TABLE_LENGTH if e is None else s == e for s, e in zip(shape, expected)
+def _fits(entry, shape, dtype):
+    """Whether a checkpoint's ``Entry`` can be a variable; None stands for a table's length."""
+    dtypes = (np.float32, np.float16) if dtype == np.float32 else (dtype,)
+    return (
+        entry.dtype in dtypes
+        and len(entry.shape) == len(shape)
+        and all(s <= MAX_TABLE_LENGTH if e is None else s == e for s, e in zip(entry.shape, shape))
     )
 
 
-def read_weights(prefix, architecture):
+def read_weights(prefix, architecture, *, check=True):
     """The inference variables of a checkpoint; whatever else it holds is left alone.
 
     Args:
       prefix: path of the checkpoint without ``.index``.
       architecture: ``Architecture``.
+      check: whether to compare the values' checksums, half a second for a model; a model folder's
+        fingerprint says more.
 
     Returns:
-      Dict of name to NumPy array.
+      Dict of name to NumPy array, float32 or int32. Kernels may be stored as float16.
 
     Raises:
       ModelError: for a missing or unreadable checkpoint, a missing variable, a wrong shape or
@@ -102,26 +96,21 @@ def read_weights(prefix, architecture):
         )
     weights = {}
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        reader = CheckpointReader(prefix)
         for name, (shape, dtype) in inference_variables(architecture).items():
             # Before anything is read: a damaged file may promise any size.
-            found = (dtypes[name].as_numpy_dtype, shapes[name]) if name in shapes else None
-            if found is None or found[0] != dtype or not _matches(found[1], shape):
-                came = "nothing"
-                if found:
-                    came = f"{np.dtype(found[0]).name} {tuple(found[1])}"
+            found = reader.entries.get(name)
+            if found is None or not _fits(found, shape, dtype):
                 raise ModelError(
                     f"The checkpoint {prefix} does not fit the architecture {architecture}: {name} "
-                    f"should be {np.dtype(dtype).name} {shape}, got {came}."
+                    f"should be {np.dtype(dtype).name} {shape}, got {found or 'nothing'}."
                 )
-            weights[name] = reader.get_tensor(name)
-    except ModelError:
-        raise
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"The checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+            weights[name] = reader.read(name, check=check).astype(dtype, copy=False)
+    except CheckpointError as error:
+        raise ModelError(f"The checkpoint {prefix} cannot be read: {error}.") from error
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise ModelError(f"The checkpoint {prefix} cannot be read: {why}.") from error
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise ModelError(f"The checkpoint {prefix} holds NaN or infinity in {name}.")
@@ -185,7 +174,7 @@ def load_folder(folder):
     folder = Path(folder)
     config = read_config(folder)
     architecture = Architecture.of(config)
-    weights = read_weights(folder / CHECKPOINT_PREFIX, architecture)
+    weights = read_weights(folder / CHECKPOINT_PREFIX, architecture, check=False)
     fingerprint = fingerprint_of(weights, architecture)
     if fingerprint.hex() != config["fingerprint"]:
         raise ModelError(
