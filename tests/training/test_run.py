@@ -389,6 +389,21 @@ def test_a_model_is_exported_where_encoder_and_decoder_look(elsewhere, capsys):
     assert not (elsewhere / "models").exists()
 
 
+@pytest.mark.parametrize("options", [["--export"], ["--data", "photos"]])
+def test_released_models_and_aliases_are_not_replaced(elsewhere, capsys, options):
+    models_dir = models.MODELS_DIR
+    models_dir.mkdir(parents=True)
+    (models_dir / "aliases.json").write_text('{"newest": "tiny"}')
+    row = f"{'1' * 16},tiny,2026-01-01,{'2' * 40},3"
+    (models_dir / "released.csv").write_text(f"fingerprint,name,date,commit,bytes\n{row}\n")
+    for name, words in (("newest", "stands for the model tiny"), ("tiny", "a released model")):
+        assert run_train("--name", name, *options) == 2
+        assert words in capsys.readouterr().err
+    assert models.available(models_dir) == []
+    if "--export" in options:  # what lies elsewhere may have any name
+        assert run_train("--name", "tiny", *options, "--to", "elsewhere/tiny") == 0
+
+
 def test_a_folder_that_holds_no_model_is_not_replaced(elsewhere, folder, capsys):
     (elsewhere / "mine").mkdir()
     (elsewhere / "mine" / "letter.txt").write_text("dear")
