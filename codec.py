@@ -16,13 +16,12 @@ from coding.entropy_coder import EntropyCoder
 from coding.latents import LatentError, Latents, check_values
 from coding.networks import Networks
 from errors import GlicError
-from rates import MAX_K, Rates, delta_of
+from rates import MAX_K, Rates, chosen_k, delta_of
 
 # Bytes that a process should stay within: an image that would pass it goes through the networks
 # in tiles.
 MEMORY_BUDGET = 3 << 30
 SMALLEST_TILE = 256  # pixels; a budget that is too small for it is passed
-DEFAULT_QUALITY = 50  # of a model of many rates
 
 
 def pad(pixels):
@@ -97,26 +96,7 @@ class Codec:
         Raises:
           GlicError: for a quality or lambda that the model does not serve, and for both.
         """
-        if quality is not None and lmbda is not None:
-            raise GlicError("A quality or a lambda expected, got both.")
-        name = self.model.name
-        if self.rates is None:
-            if quality is None and lmbda is None:
-                return None
-            raise GlicError(
-                f"Model {name} has one rate: leave quality and lambda out, or take a model of many."
-            )
-        if lmbda is None:
-            quality = DEFAULT_QUALITY if quality is None else quality
-            if not 0 <= quality <= 100:
-                raise GlicError(f"A quality from 0 to 100 expected, got {quality}.")
-            lmbda = self.rates.lmbda_at(quality)
-        elif not self.rates.low <= lmbda <= self.rates.high:
-            raise GlicError(
-                f"A lambda from {self.rates.low:g} to {self.rates.high:g} expected, which model "
-                f"{name} serves, got {lmbda:g}."
-            )
-        return self.rates.k_of(lmbda)
+        return chosen_k(self.rates, self.model.name, quality, lmbda)
 
     def _step(self, k):
         """``k`` checked, or the default of a model of many rates."""

@@ -19,7 +19,6 @@ about 5 minutes for the shipped model and 12 for 128 filters.
 """
 
 import csv
-import functools
 import json
 import re
 import subprocess
@@ -35,6 +34,7 @@ import preflight
 from architecture import LATENT_STRIDE, Architecture, padded_size
 from cli import decoding, encoding, options
 from cli import errors as cli_errors
+from cli.coder import Coder
 from cli.inputs import collect
 from codec import Codec
 from coding import models
@@ -103,8 +103,7 @@ def measure(args, folder):
     png, glic = folder / "in.png", folder / "in.glic"
     start = time.perf_counter()
     if args.measure == "encode":
-        coder = functools.partial(encoding.code_image, codec, None, 0)
-        encoding.encode_file(coder, png, glic, with_metrics=False)
+        encoding.encode_file(Coder(codec), png, glic, with_metrics=False)
     else:
 
         class Shelf:

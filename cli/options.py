@@ -31,6 +31,11 @@ def not_negative(text):
     return _number(text, float, lambda value: 0 <= value < math.inf, "a number from 0")
 
 
+def quality(text):
+    """Argument type: a float from 0 to 100."""
+    return _number(text, float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
+
+
 def count(text):
     """Argument type: an int from 1."""
     return _number(text, int, lambda value: value >= 1, "a whole number from 1")

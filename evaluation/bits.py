@@ -25,13 +25,15 @@ def run(args):
     if codec and args.model:
         raise UsageError("--model or --checkpoint expected, got both.")
     if args.file.suffix.lower() == bitstream.EXTENSION:
+        if args.quality is not None or args.lmbda is not None:
+            raise UsageError("--quality and --lmbda are for images, which are coded first.")
         data = args.file.read_bytes()
         fingerprint = bitstream.unpack(data).fingerprint
         codec = codec or Codec.load(args.model or models.find(fingerprint))
     else:
         pixels, _ = images.read_image(args.file)
         codec = codec or Codec.load(args.model or options.DEFAULT_MODEL)
-        data = codec.compress(pixels)
+        data = codec.compress(pixels, args.quality, args.lmbda)
     facts = account(codec, data)
     print("\n".join(describe(facts)))
     if args.json:
