@@ -144,8 +144,9 @@ def key(row):
 
 def rows_of(args, known):
     """Measures every size in both directions, but those whose keys are all known."""
+    name = Path(models.resolved(args.model)).name
     for height, width in args.sizes:
-        own = [[Path(args.model).name, str(width), str(height), d] for d in ("encode", "decode")]
+        own = [[name, str(width), str(height), d] for d in ("encode", "decode")]
         if all(k in known for k in own):
             continue
         with tempfile.TemporaryDirectory() as folder:

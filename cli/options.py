@@ -10,7 +10,7 @@ from errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072
-DEFAULT_MODEL = "gmm-mse-3"
+DEFAULT_MODEL = "gmm"  # see models/aliases.json
 LEAST_MEMORY_MIB = 256
 
 

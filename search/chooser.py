@@ -71,7 +71,9 @@ def candidates(names=None, models_dir=None):
     models_dir = models_dir or models.MODELS_DIR
     folders = [models.folder_of(n, models_dir) for n in names or models.available(models_dir)]
     if len({folder.name for folder in folders}) < len(folders):
-        raise TargetError(f"Models of different names expected, got {', '.join(map(str, names))}.")
+        raise TargetError(
+            f"Models of different names expected, got {', '.join(map(str, folders))}."
+        )
     configs = {folder: models.read_config(folder) for folder in folders}
     if names is None:
         configs = {f: c for f, c in configs.items() if c.get("metric") == "mse" and _lmbda(c)}

@@ -265,14 +265,18 @@ def test_candidates_are_those_trained_for_mse_by_rising_lambda(tmp_path, tiny_mo
 
 
 def test_the_shipped_models_can_be_chosen_from():
-    assert options.DEFAULT_MODEL in [c.folder.name for c in candidates()]
+    """The default model among them, which is an alias, once."""
+    folders = [c.folder for c in candidates()]
+    assert folders.count(models.folder_of(options.DEFAULT_MODEL)) == 1
+    assert len(set(folders)) == len(folders)
 
 
 @pytest.mark.parametrize(
     "names, words",
     [
         (["a", "similar"], "one metric expected"),
-        (["a", "a"], "different names expected, got a, a"),
+        (["a", "a"], "different names expected, got .*/a, .*/a"),
+        (["a", "the a"], "different names expected, got .*/a, .*/a"),
         (["unknown"], "unknown cannot be chosen by a target"),
         (["none"], "No model named none"),
         (["broken"], "cannot be used"),
@@ -283,6 +287,7 @@ def test_candidates_that_are_refused(tmp_path, names, words):
     make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
     make_config(tmp_path / "unknown")
     make_config(tmp_path / "broken", num_filters="many")
+    (tmp_path / "aliases.json").write_text('{"the a": "a"}')
     with pytest.raises(ValueError, match=words):
         candidates(names, tmp_path)
 
