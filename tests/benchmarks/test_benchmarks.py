@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from many_rates import write_folder
 from PIL import Image
 
 pytest.importorskip("bjontegaard", reason="benchmarks need requirements-eval.txt")
@@ -111,6 +112,23 @@ def test_synthetic_pictures_are_what_they_are_called():
     assert np.array_equal(pictures["gradient red"][7, [0, -1]], [[0, 0, 0], [255, 0, 0]])
     assert synthetic.cheapest([(0.5, 30.0), (12.0, 40.0)], 35) == " 12.0000"
     assert synthetic.cheapest([(0.5, 30.0)], 35).strip() == "-"
+
+
+def test_targets(run, photograph, tmp_path, monkeypatch):
+    from benchmarks import targets
+    from search import refine
+
+    model = write_folder(tmp_path / "many")
+    monkeypatch.setattr(targets, "QUALITIES", (60,))
+    monkeypatch.setattr(refine, "ITERATIONS", (0, 2))
+    out = run("targets", photograph, "--model", model)
+    rows = re.findall(r"^\| `--target-(\w+)` \| 1 \| ([\d.]+) \((\d+)\) \|.*\|$", out, re.M)
+    assert [row[0] for row in rows] == ["bytes", "psnr"] and all(int(row[2]) <= 10 for row in rows)
+    assert "`--target-bytes`, `--effort 1` | 1 |" in run(
+        "targets", photograph, "--model", model, "--effort", 1
+    )
+    out = run("targets", photograph, "--model", model, "--beyond")
+    assert re.search(r"AVIF reaches at all four: [01]$", out, re.M)
 
 
 def test_tiling(run):
