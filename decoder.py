@@ -21,6 +21,7 @@ def parse_arguments():
         help="folder of a model to search besides those in models/; may be given several times",
     )
     options.add_limits(parser)
+    options.add_backend(parser)
     options.add_model_options(parser)
     return parser.parse_args()
 

@@ -56,7 +56,7 @@ def measure(codec, refiner, level, pixels):
 
 def run_model(name, paths, levels, output, rows):
     """Adds a model's missing rows to ``rows`` and to the file; returns its own and its config."""
-    codec = Codec.load(name)
+    codec = Codec.load(name, backend="tensorflow")  # as encoder.py --effort
     config = codec.model.config
     refiner = refine.Refiner(codec, config["lmbda"], config.get("metric", "mse"))
     own = []

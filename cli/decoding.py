@@ -31,7 +31,7 @@ class CodecShelf:
         """The codec that wrote a file (ModelError where there is none)."""
 
         def load():
-            from codec import Codec  # here, as importing TensorFlow is part of starting
+            from codec import Codec  # here, as importing it is part of starting
             from coding import models
 
             folder = models.find(fingerprint, more=self._more)
@@ -56,7 +56,7 @@ def run(args):
     Raises:
       GlicError: for options or models that cannot be used.
     """
-    budget = options.memory_budget(args)
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
     checkpoint = options.checkpoint_architecture(args)
     todo, report = jobs.prepare(
         args, [bitstream.EXTENSION], ".png", lambda suffix: "no .glic files", kind=".glic file"
@@ -70,10 +70,8 @@ def run(args):
                 models.read_config(models.folder_of(name))  # one that cannot be used ends the run
         codec = None
         if checkpoint:
-            codec = report.start(
-                lambda: options.checkpoint_codec(args, memory_budget=budget), warm_up
-            )
-        shelf = CodecShelf(report, codec, args.model, memory_budget=budget)
+            codec = report.start(lambda: options.checkpoint_codec(args, **how), warm_up)
+        shelf = CodecShelf(report, codec, args.model, **how)
 
     def work(path, output):
         return decode_file(

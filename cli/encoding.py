@@ -16,7 +16,7 @@ from errors import UsageError
 from pictures import images
 from search import targets
 
-if TYPE_CHECKING:  # TensorFlow is imported late
+if TYPE_CHECKING:  # the networks are imported late
     from codec import Codec
     from coding.latents import Latents
 
@@ -39,12 +39,17 @@ class Coded(NamedTuple):
 
 
 def check(args):
-    """Raises UsageError for options of encoder.py that contradict each other.
+    """Checks the options of encoder.py.
 
     Returns:
       The ``targets.Target`` of the options, or None.
+
+    Raises:
+      UsageError: for options that contradict each other.
+      backends.BackendError: for a backend that is not installed.
     """
     options.memory_budget(args)
+    options.backend(args)
     target = target_options.of_options(args)
     if target:
         return target
@@ -106,14 +111,14 @@ def run(args):
 
 def make_coder(args, report):
     """What codes images with one model: a function of (path, pixels) that returns ``Coded``."""
-    budget = options.memory_budget(args)
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
     name = args.model[0] if args.model else options.DEFAULT_MODEL
 
     def load():
-        from codec import Codec  # here, as importing TensorFlow is part of starting
+        from codec import Codec  # here, as importing it is part of starting
 
-        codec = options.checkpoint_codec(args, memory_budget=budget)
-        return codec or Codec.load(name, memory_budget=budget)
+        codec = options.checkpoint_codec(args, **how)
+        return codec or Codec.load(name, **how)
 
     return _start(load, args, report)
 
@@ -122,12 +127,14 @@ def make_chooser(target, args, report):
     """The ``targets.Chooser`` that codes images."""
     from codec import Codec
 
-    budget = options.memory_budget(args)
+    budget, backend = options.memory_budget(args), options.backend(args)
     chosen_from = targets.candidates(args.model)
 
     def load(candidate):
         left = targets.memory_left(budget, chosen_from, candidate)
-        return _start(lambda: Codec.load(candidate.folder, memory_budget=left), args, report)
+        return _start(
+            lambda: Codec.load(candidate.folder, memory_budget=left, backend=backend), args, report
+        )
 
     chooser = targets.Chooser(target, chosen_from, load)
     report.line(str(chooser))
@@ -214,12 +221,12 @@ def code_image(codec, refiner, level, path, pixels):
       ``Coded``.
 
     Raises:
-      refine.SearchInterrupted: on Ctrl-C, with the best so far as ``Coded``.
+      SearchInterrupted: on Ctrl-C, with the best so far as ``Coded``.
     """
     if not refiner:
         latents = codec.analyse(pixels)
         return Coded(codec, latents, codec.encode(latents))
-    from search.refine import SearchInterrupted
+    from search.interruption import SearchInterrupted
 
     def coded(refined):
         note = f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}"
@@ -267,7 +274,7 @@ def encode_file(
         it was.
     """
     from pictures import metrics
-    from search.refine import SearchInterrupted
+    from search.interruption import SearchInterrupted
 
     times = outputs.times_of(path) if keep_times else None
     pixels, notes = images.read_image(streams.opened(path), max_pixels)
