@@ -11,7 +11,7 @@ with ``--export``, the model goes where encoder.py finds it. ``--prepare OUT`` m
 
 from __future__ import annotations
 
-import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
+import training  # noqa: F401  # isort: skip  (first: it says what is missing)
 import argparse
 import sys
 from pathlib import Path

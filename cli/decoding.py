@@ -33,7 +33,7 @@ class CodecShelf:
         """The codec that wrote a file (ModelError or ReleasedError where there is none)."""
 
         def load():
-            from codec import Codec  # here, as importing TensorFlow is part of starting
+            from codec import Codec  # here, as importing it is part of starting
             from coding import models
 
             return Codec(models.load_folder(self._folder_of(fingerprint)), **self._options)
@@ -75,7 +75,7 @@ def run(args):
     Raises:
       GlicError: for options or models that cannot be used.
     """
-    budget = options.memory_budget(args)
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
     checkpoint = options.checkpoint_architecture(args)
     todo, report = jobs.prepare(
         args, [bitstream.EXTENSION], ".png", lambda suffix: "no .glic files", kind=".glic file"
@@ -89,10 +89,8 @@ def run(args):
                 models.read_config(models.folder_of(name))  # one that cannot be used ends the run
         codec = None
         if checkpoint:
-            codec = report.start(
-                lambda: options.checkpoint_codec(args, memory_budget=budget), warm_up
-            )
-        shelf = CodecShelf(report, codec, args.model, args.fetch_model, memory_budget=budget)
+            codec = report.start(lambda: options.checkpoint_codec(args, **how), warm_up)
+        shelf = CodecShelf(report, codec, args.model, args.fetch_model, **how)
 
     def work(path, output):
         return decode_file(

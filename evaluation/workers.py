@@ -26,6 +26,7 @@ import tqdm
 from cli import errors as cli_errors
 from cli import options
 from cli.outputs import atomic_write
+from coding import backends
 from errors import GlicError
 from evaluation import classics
 from evaluation.measure import measure
@@ -40,6 +41,7 @@ _SOURCES = (
 )
 # Packages under the names that they are mostly installed by, and their modules.
 _PACKAGES = {
+    "onnxruntime": "onnxruntime",
     "tensorflow": "tensorflow",
     "range-coder": "range_coder",
     "numpy": "numpy",
@@ -78,14 +80,16 @@ def _processor():
 
 
 @functools.cache
-def device():
-    """What the networks run on, in words."""
-    import tensorflow as tf
+def device(backend=None):
+    """What the networks of a backend run on, in words; None stands for no networks."""
+    gpus = []
+    if backend == backends.TENSORFLOW:
+        import tensorflow as tf
 
-    gpus = [
-        tf.config.experimental.get_device_details(d).get("device_name", d.name)
-        for d in tf.config.list_physical_devices("GPU")
-    ]
+        gpus = [
+            tf.config.experimental.get_device_details(d).get("device_name", d.name)
+            for d in tf.config.list_physical_devices("GPU")
+        ]
     return ", ".join([*gpus, f"{_processor()}, {cores()} cores"])
 
 
@@ -124,12 +128,13 @@ def cache_key(task, threads, jobs):
         "kind": task.kind,
         "source": source_hash(),
         "versions": versions(),
-        "device": device(),
+        "device": device(task.backend),
         "threads": threads,
         "jobs": jobs,
     }
     if task.kind == "model":
-        identity["fingerprint"], identity["setting"] = task.fingerprint, task.setting
+        identity["fingerprint"], identity["backend"] = task.fingerprint, task.backend
+        identity["setting"] = task.setting
     else:
         codec = classics.find(task.codec)
         identity["codec"] = [task.codec, classics.library_version(task.codec)]
@@ -245,13 +250,15 @@ def measure_all(tasks, folder, workers, title="measuring"):
     keys = [cache_key(task, workers.threads, workers.jobs) for task in tasks]
     found = [_cached(folder, key) for key in keys]
     conditions = {
-        "device": device(),
         "threads": workers.threads,
         "jobs": workers.jobs,
         "versions": versions(),
     }
     missing = [i for i, row in enumerate(found) if row is None]
-    items = [(tasks[i], folder, keys[i], conditions) for i in missing]
+    items = [
+        (tasks[i], folder, keys[i], {"device": device(tasks[i].backend), **conditions})
+        for i in missing
+    ]
     problems = []
     for number, (row, problem) in workers.map(_measure_and_keep, items, title):
         found[missing[number]] = row

@@ -46,6 +46,26 @@ def test_every_benchmark_is_tested():
     assert names == set(re.findall(r"^\| `(\w+)` \|", manual.partition("## Benchmarks")[2], re.M))
 
 
+def test_backends_are_compared_in_turns(run, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="TensorFlow does without")
+    from benchmarks import backends
+
+    monkeypatch.setattr(backends, "SIZES", {(40, 50): 2.5})
+    monkeypatch.setattr(backends, "SERIES", 2)
+    arguments = ["--model", "gmm-mse-1", "--repeats", 1, "--series-size", 48, 40]
+    lines = run("backends", *arguments).splitlines()[2:]
+    kinds = ["encode 50x40", "decode 50x40", "from Python 50x40"]
+    assert [line[:24].strip() for line in lines] == [
+        *kinds,
+        *("compress 2 pictures", "restore 2 pictures"),
+    ]
+    for text in lines:
+        wall, other_wall, ratio, spent, other_spent, _ = map(float, text[24:].split()[:6])
+        assert min(wall, other_wall, spent, other_spent) >= 0 and ratio > 0
+    encode = list(map(float, lines[0][24:].split()[:6]))
+    assert encode[5] < 0.6  # of the processor time: TensorFlow's import alone is more
+
+
 def test_effort_measures_what_is_missing_and_names_what_is_restored_exactly(
     run, photograph, tmp_path, monkeypatch
 ):
