@@ -10,11 +10,8 @@ to machine precision and needs no second optimiser.
 """
 
 import numpy as np
-import scipy.special
-import tensorflow.compat.v1 as tf
 
 from errors import GlicError
-from functions import lower_bound
 from variables import PRIOR_SCOPE, PRIOR_WIDTHS
 
 INIT_SCALE = 10.0
@@ -36,6 +33,8 @@ def variables(num_filters, table_length=3):
       ``factor_i`` (i = 0..2), ``quantiles`` (C, 1, 3) and the int32 ``quantized_cdf`` and
       ``cdf_length``, which are not trainable.
     """
+    import tensorflow.compat.v1 as tf  # here, as coding needs the integer tables alone
+
     c, layers = num_filters, len(PRIOR_WIDTHS) - 1
     scale = INIT_SCALE ** (1 / layers)
     made = {}
@@ -97,6 +96,10 @@ def likelihood(z, parameters):
     Returns:
       float32 like ``z``: the mass of the density on [z - 1/2, z + 1/2].
     """
+    import tensorflow.compat.v1 as tf
+
+    from functions import lower_bound
+
     shape = tf.shape(z)
     flat = tf.transpose(tf.reshape(z, (-1, 1, z.shape[-1])), (2, 1, 0))  # (C, 1, B*h*w)
     logits = [
@@ -112,6 +115,8 @@ def likelihood(z, parameters):
 
 def round_to_medians(z, medians):
     """z rounded as it is coded: floor(z + (1/2 - median)) + median. TF tensors, (..., C)."""
+    import tensorflow.compat.v1 as tf
+
     return tf.floor(z + (0.5 - medians)) + medians
 
 
@@ -170,6 +175,8 @@ def tables(parameters):
       ``quantized_cdf`` int32 (C, L), rows padded with zeros, and ``cdf_length`` int32 (C,). Row c
       has n + 2 valid numbers from 0 to 65536 for n values and the escape, which comes last.
     """
+    from scipy.special import expit
+
     parameters = {k: np.asarray(v, np.float64) for k, v in parameters.items()}
     quantiles = np.asarray(parameters["quantiles"], np.float32)
     below = -table_offsets(quantiles)
@@ -179,8 +186,8 @@ def tables(parameters):
     low = _numpy_logits(grid - 0.5, parameters)[:, 0]
     high = _numpy_logits(grid + 0.5, parameters)[:, 0]
     sign = -np.sign(low + high)
-    mass = np.abs(scipy.special.expit(sign * high) - scipy.special.expit(sign * low))
-    tails = scipy.special.expit(low[:, 0]) + scipy.special.expit(-high[:, -1])
+    mass = np.abs(expit(sign * high) - expit(sign * low))
+    tails = expit(low[:, 0]) + expit(-high[:, -1])
     cdf = np.zeros((len(counts), counts.max() + 2), np.int32)
     for c, n in enumerate(counts):
         frequencies = quantize_pmf(np.append(mass[c, :n], tails[c]).astype(np.float32))
