@@ -1,6 +1,7 @@
 """A bundle: a training as a folder for a machine that has JAX and no TensorFlow.
 
 run.py           trains there: ``python BUNDLE/run.py``
+requirements.txt what it needs there
 program/         training/xla and the modules of this project that it imports
 bundle.json      the settings, the stages, how the steps are called and how weights are drawn
 steps/*.hlo      losses and gradients of each stage and size of crops, as XLA HLO
@@ -48,11 +49,16 @@ PROGRAM = (
 )
 RUN = '''"""Trains from this bundle: python run.py --help."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+missing = [name for name in ("jax", "numpy", "PIL") if importlib.util.find_spec(name) is None]
+if missing:
+    text = "No {} here: python -m pip install -r {}"
+    sys.exit(text.format(" and ".join(missing), HERE / "requirements.txt"))
 sys.path.insert(0, str(HERE / "program"))
 
 from training.xla import run  # noqa: E402
@@ -166,6 +172,7 @@ def _write_program(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
     (folder / "run.py").write_text(RUN, encoding="utf-8")
+    shutil.copyfile(ROOT / "requirements-jax.txt", folder / "requirements.txt")
 
 
 def _write_crops(folder, crops):

@@ -60,7 +60,7 @@ def trained(folder, target, **changes):
 
 def test_what_is_in_it(made, photos):
     assert sorted(p.name for p in made.iterdir()) == [
-        *("bundle.json", "photographs", "program", "run.py", "steps", "valid")
+        *("bundle.json", "photographs", "program", "requirements.txt", "run.py", "steps", "valid")
     ]
     read = layout.Bundle(made)
     assert len(read.photographs()) == read.record["photographs"] == 15
@@ -232,3 +232,12 @@ def test_no_half_bundle_stays(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "export_step", broken)
     assert run_train("--bundle", tmp_path / "out", "--data", photos, *TINY) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_run_py_says_what_is_missing(made):
+    """In a Python without any package."""
+    done = subprocess.run(
+        [sys.executable, "-S", made / "run.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "No jax and numpy and PIL here: python -m pip install -r" in done.stderr

@@ -14,6 +14,7 @@ from tiny_training import photograph, run_train
 
 import layers
 from architecture import Architecture
+from evaluation.complexity import count
 from training import losses
 from training.exported_step import QUANTILES, export_step
 from training.losses import Rate, training_losses
@@ -140,6 +141,10 @@ def test_a_training_from_photographs_to_a_model(tmp_path):
     assert 2 <= files.read_arrays(path)[1]["progress"]["step"] < 10
     done = subprocess.run(call, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     assert "Resumed at step" in done.stdout and "Step 10, complete" in done.stdout
+    machine = files.read_arrays(path)[1]["machine"]
+    macs = sum(row[1] for row in count(Architecture("gmm", 8)).values())
+    # Forth and twice back, but for the first layer's inputs and what lies beyond a crop's edges.
+    assert 0.75 * 6 * macs < machine["flops_per_pixel"] < 6 * macs
     options = ["--name", "x", "--runs", tmp_path / "runs"]
     assert run_train("--from-bundle", folder, *options) == 0
     assert run_train(*options, "--export", "--to", tmp_path / "model") == 0
