@@ -135,7 +135,7 @@ def test_a_target_is_met_within_its_tolerance_and_the_line_says_how(encode, code
 def test_beyond_the_range_the_line_says_so_and_further_is_refused(encode, codec):
     encode("--quality", 0)
     size = len(file_of())
-    code, out, _ = encode("--target-bytes", round(0.9 * size))
+    code, out, _ = encode("--target-bytes", int(0.9 * size))
     assert code == 0 and len(file_of()) <= 0.9 * size and "below its range" in out
     before = file_of()
     code, _, err = encode("--target-bytes", 100)
@@ -147,7 +147,6 @@ def test_beyond_the_range_the_line_says_so_and_further_is_refused(encode, codec)
 @pytest.mark.parametrize("options", [["--quality", 20], ["--target-bpp", 0.7]])
 def test_effort_verify_grey_and_tiles(encode, codec, options, monkeypatch, run_here, model):
     monkeypatch.setattr(refine, "ITERATIONS", (0, 3))
-    monkeypatch.setattr(encoder.encoding, "WARM_UP", (64, 64, 3))
     monkeypatch.setattr(codec, "memory_budget", 1)  # the networks pass in tiles
     names = ("photo.png", "grey.png")
     code, out, err = encode("--effort", 1, "--verify", *options, names=names)
@@ -160,7 +159,6 @@ def test_effort_verify_grey_and_tiles(encode, codec, options, monkeypatch, run_h
         assert k_of(file_of(name)) is not None
         if options[0] == "--target-bpp":
             assert 8 * len(file_of(name)) <= 0.7 * 190 * 160
-    monkeypatch.undo()
     code, _, err = run_here(decoder, "out", "--model", model, "-o", "back")
     assert code == 0, err
 
@@ -176,7 +174,8 @@ def test_a_level_of_effort_uses_the_lambda_of_the_step(encode, codec, monkeypatc
     monkeypatch.setattr(refine, "ITERATIONS", (0, 2))
     monkeypatch.setattr(refine.Refiner, "_rate", rate)
     assert encode("--effort", 1, "--lmbda", 0.02)[0] == 0
-    assert {r.lmbda for r in seen} == {pytest.approx(0.02, rel=2e-3)}
+    (rate,) = set(seen)
+    assert rate.lmbda == pytest.approx(0.02, rel=2e-3)
 
 
 def test_pipes_and_skip_existing(encode, run_here, model, monkeypatch, codec):
