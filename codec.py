@@ -15,6 +15,8 @@ from coding import bitstream, models, tiling
 from coding.entropy_coder import EntropyCoder
 from coding.latents import LatentError, Latents, check_values
 from coding.networks import Networks
+from errors import GlicError
+from rates import MAX_K, Rates, chosen_k, delta_of
 
 # Bytes that a process should stay within: an image that would pass it goes through the networks
 # in tiles.
@@ -48,12 +50,16 @@ class Codec:
         image nor its latents are tiled: 20 bytes per pixel plus 1/8 per channel of y, and
         TensorFlow's 640 MiB, are the least that is taken.
 
+    Attributes:
+      rates: ``rates.Rates`` of a model that serves many; None for one of one rate.
+
     Raises:
       models.ModelError: where the weights do not allow exact coding.
     """
 
     def __init__(self, model, memory_budget=MEMORY_BUDGET):
         self.model, self.memory_budget = model, memory_budget
+        self.rates = Rates.of(model.config)
         self.architecture, self.fingerprint = model.architecture, model.fingerprint
         self.entropy_coder = EntropyCoder(model)
         self.networks = Networks(model.architecture, model.weights)
@@ -76,6 +82,31 @@ class Codec:
     def close(self):
         """Frees the TensorFlow sessions."""
         self.networks.close()
+
+    def k_of(self, quality=None, lmbda=None):
+        """The quantisation step of y for a rate, as an integer in units of 1/1024.
+
+        Args:
+          quality: 0 to 100, log-linear over the model's lambdas, or
+          lmbda: weight of the distortion, in the model's range; neither is a quality of 50.
+
+        Returns:
+          What ``quantise`` and ``analyse`` take as k; None for a model of one rate.
+
+        Raises:
+          GlicError: for a quality or lambda that the model does not serve, and for both.
+        """
+        return chosen_k(self.rates, self.model.name, quality, lmbda)
+
+    def _step(self, k):
+        """``k`` checked, or the default of a model of many rates."""
+        if k is None:
+            return self.k_of()
+        if self.rates is None:
+            raise GlicError(f"Model {self.model.name} has one rate: it takes no k.")
+        if not 1 <= k <= MAX_K:
+            raise GlicError(f"A quantisation step of 1 to {MAX_K} expected, got {k}.")
+        return int(k)
 
     def transform(self, pixels):
         """Latents of an image before they are rounded.
@@ -105,21 +136,27 @@ class Codec:
         check_values("z", z)
         return y, z
 
-    def quantise(self, y, z, height, width, grey=False):
-        """``Latents`` of ``transform``'s y and z: y rounded, z rounded to its medians.
+    def quantise(self, y, z, height, width, grey=False, k=None):
+        """``Latents`` of ``transform``'s y and z: y rounded in its steps, z to its medians.
 
         Args:
           y, z: see ``transform``.
           height, width, grey: of the picture, see ``Latents``.
-        """
-        z_symbols = np.floor(z + (np.float32(0.5) - self.entropy_coder.medians))
-        y_hat = np.rint(y).astype(np.int32)
-        return Latents(y_hat, z_symbols.astype(np.int32), height, width, grey)
+          k: the quantisation step of y, see ``k_of``; None is that of a quality of 50.
 
-    def analyse(self, pixels):
-        """``Latents`` of an image; takes and raises what ``transform`` does."""
-        pixels = np.asarray(pixels)
-        return self.quantise(*self.transform(pixels), *pixels.shape[:2], pixels.ndim == 2)
+        Raises:
+          GlicError: for a k that the model does not take.
+        """
+        k = self._step(k)
+        z_symbols = np.floor(z + (np.float32(0.5) - self.entropy_coder.medians))
+        y_symbols = np.rint(y if k is None else y / np.float32(delta_of(k)))
+        symbols = y_symbols.astype(np.int32), z_symbols.astype(np.int32)
+        return Latents(*symbols, height, width, grey, k)
+
+    def analyse(self, pixels, k=None):
+        """``Latents`` of an image; takes and raises what ``transform`` and ``quantise`` do."""
+        pixels, k = np.asarray(pixels), self._step(k)
+        return self.quantise(*self.transform(pixels), *pixels.shape[:2], pixels.ndim == 2, k)
 
     def _tile_side(self, height, width, reach):
         """Side in pixels of a tile without its border, a multiple of 64."""
@@ -167,14 +204,14 @@ class Codec:
           LatentError: where the network gives values that are not finite.
         """
         grey = latents.grey
-        h, w = latents.y_hat.shape[:2]
+        h, w = latents.y_symbols.shape[:2]
         sides = LATENT_STRIDE * h, LATENT_STRIDE * w
         reach = tiling.SYNTHESIS_REACH[self.architecture.family]
         side = self._tile_side(*sides, LATENT_STRIDE * reach) // LATENT_STRIDE
         pixels = np.empty(sides if grey else (*sides, 3), np.uint8)
 
         def tile(rows, columns):
-            y_hat = latents.y_hat[None, rows, columns].astype(np.float32)
+            y_hat = latents.y_hat(rows, columns)[None]
             return self._to_pixels(self.networks.synthesis(y_hat)[0], grey)
 
         tiling.fill(pixels, (h, w), side, reach, 1, tile)
@@ -200,9 +237,14 @@ class Codec:
         """``Latents`` of an unpacked file; see ``EntropyCoder.decode``."""
         return self.entropy_coder.decode(container)
 
-    def compress(self, pixels):
-        """Bytes of a ``.glic`` file from uint8 (H, W, 3) or grey (H, W) pixels."""
-        return self.encode(self.analyse(pixels))
+    def compress(self, pixels, quality=None, lmbda=None):
+        """Bytes of a ``.glic`` file.
+
+        Args:
+          pixels: uint8 (H, W, 3) or grey (H, W).
+          quality, lmbda: of a model of many rates, see ``k_of``.
+        """
+        return self.encode(self.analyse(pixels, self.k_of(quality, lmbda)))
 
     def decompress(self, data, max_pixels=bitstream.MAX_PIXELS):
         """uint8 (H, W, 3) or grey (H, W) pixels from the bytes of a ``.glic`` file."""

@@ -1,7 +1,8 @@
 """Restores images: python decoder.py [FILES OR FOLDERS] [-o recon/]
 
 Reads .glic files and writes PNG. Each file names the model that wrote it by its fingerprint; the
-decoder finds that model in models/.
+decoder finds that model in models/. One that was released and is no longer there comes back with
+--fetch-model.
 """
 
 from cli import errors as cli_errors  # isort: skip  (first: it says what is missing)
@@ -19,6 +20,12 @@ def parse_arguments():
         default=[],
         metavar="PATH",
         help="folder of a model to search besides those in models/; may be given several times",
+    )
+    parser.add_argument(
+        "--fetch-model",
+        action="store_true",
+        help="bring the released models that the files need and models/ no longer has from the "
+        "history of this git checkout, or of the remote where it is shallow; into models/.fetched/",
     )
     options.add_limits(parser)
     options.add_model_options(parser)

@@ -7,6 +7,7 @@ file, PSNR and MS-SSIM of what the decoder will restore, and seconds. The last l
 
 from cli import errors as cli_errors  # isort: skip  (first: it says what is missing)
 from cli import encoding, options, target_options  # isort: skip
+from rates import DEFAULT_QUALITY
 
 
 def parse_arguments():
@@ -17,9 +18,25 @@ def parse_arguments():
         "--model",
         action="append",
         metavar="NAME",
-        help="folder in models/, or path of one; models differ in rate and quality; with a target "
-        f"to choose by, it may be given several times (default: {options.DEFAULT_MODEL}, with "
-        "a target all that were trained for MSE)",
+        help="folder in models/, or path of one; with a target to choose by, it may be given "
+        f"several times (default: {options.DEFAULT_MODEL}, with a target all that were trained for "
+        "MSE)",
+    )
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=options.quality,
+        metavar="0..100",
+        help="of a model of many rates: 0 makes the smallest files, 100 the best, log-linear over "
+        f"the lambdas that it serves (default: {DEFAULT_QUALITY})",
+    )
+    rate.add_argument(
+        "--lmbda",
+        type=options.positive,
+        metavar="X",
+        help="the same as the weight of the distortion in training; with a model of one rate or a "
+        "checkpoint, that in the search of --effort (default there: the model's own; needed with "
+        "--checkpoint)",
     )
     parser.add_argument(
         "--no-metrics",
@@ -35,13 +52,6 @@ def parse_arguments():
         help="search for better latents of each image by gradient descent: smaller files of better "
         "quality, decoded as fast as ever, for much more encoding time; 3 takes 20 iterations, "
         "9 takes 240 (default: 0, none)",
-    )
-    parser.add_argument(
-        "--lmbda",
-        type=options.positive,
-        metavar="X",
-        help="weight of the distortion in that search (default: the model's own; needed with "
-        "--checkpoint)",
     )
     parser.add_argument(
         "--verify",

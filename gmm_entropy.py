@@ -14,6 +14,8 @@ import math
 
 import numpy as np
 
+from rates import K_ONE
+
 COMPONENTS = 3  # per family of distributions
 FRACTION_BITS = 12  # of the fixed-point mixture parameters in coding
 SCALE_FLOOR = 2.0**-6  # of every scale, in training and coding: narrower gains nothing
@@ -269,11 +271,15 @@ class CodingMixture:
       raw: (G, S) array of integers (any dtype that holds them exactly), the parameter network's
         outputs in units of 2^-12; G = 9 or 30 groups in the authors' order, S symbols.
       family: "gmm" or "gllmm".
+      k: the quantisation step of y in units of 1/1024, by which means and scales are divided; None
+        for a step of 1.
     """
 
-    def __init__(self, raw, family):
+    def __init__(self, raw, family, k=None):
         mixture = split_parameters(np.asarray(raw, np.float32).T[None], family)
         unit = np.float32(2.0**-FRACTION_BITS)
+        if k is not None:  # a power of two by an integer below 2^24: rounded once
+            unit = np.float32(2.0**-FRACTION_BITS * K_ONE) / np.float32(k)
         self._parts = []  # (weight, mean, GRID / scale, distribution), each array (S,) float32
         family_weights = [np.float32(1)]
         if family == "gllmm":

@@ -18,6 +18,7 @@ from errors import GlicError
 
 K_ONE = 1 << 10  # k of a step of 1
 MAX_K = (1 << 16) - 1
+DEFAULT_QUALITY = 50
 
 
 def delta_of(k):
@@ -58,14 +59,18 @@ class Rates(NamedTuple):
             k = K_ONE * rates.delta(end)
             if not 1 <= round(k) <= MAX_K:
                 raise GlicError(
-                    f"Lambdas from 1/4096 to 1048576 times the reference {rates.reference:g} "
-                    f"expected, got {end:g}: a file holds steps from 1/1024 to 64."
+                    f"Lambdas with steps from 1/{K_ONE} to {MAX_K}/{K_ONE} expected, which a file "
+                    f"can hold, got {end:g} at a reference of {rates.reference:g}."
                 )
         return rates
 
     def lmbda_at(self, quality):
         """The lambda of a quality from 0 to 100, log-linear over the range."""
         return self.low * (self.high / self.low) ** (quality / 100)
+
+    def quality_of(self, lmbda):
+        """The quality of a lambda: 0 to 100 within the range, less or more beyond it."""
+        return 100 * math.log(lmbda / self.low) / math.log(self.high / self.low)
 
     def delta(self, lmbda):
         """The quantisation step D of a lambda, or of an array of them, not rounded to a k."""
@@ -78,6 +83,42 @@ class Rates(NamedTuple):
     def lmbda_of(self, k):
         """The lambda whose quantisation step an integer k is."""
         return self.reference / delta_of(k) ** 2
+
+
+def chosen_k(rates, name, quality=None, lmbda=None):
+    """The quantisation step of y for a rate that a user chose, as an integer in units of 1/1024.
+
+    Args:
+      rates: ``Rates`` of a model; None for one of one rate.
+      name: of the model, for the refusals.
+      quality: 0 to 100, log-linear over the model's lambdas, or
+      lmbda: weight of the distortion, in the model's range; neither is a quality of 50.
+
+    Returns:
+      An int; None for a model of one rate.
+
+    Raises:
+      GlicError: for a quality or lambda that the model does not serve, and for both.
+    """
+    if quality is not None and lmbda is not None:
+        raise GlicError("A quality or a lambda expected, got both.")
+    if rates is None:
+        if quality is None and lmbda is None:
+            return None
+        raise GlicError(
+            f"Model {name} has one rate: leave quality and lambda out, or take a model of many."
+        )
+    if lmbda is None:
+        quality = DEFAULT_QUALITY if quality is None else quality
+        if not 0 <= quality <= 100:
+            raise GlicError(f"A quality from 0 to 100 expected, got {quality}.")
+        lmbda = rates.lmbda_at(quality)
+    elif not rates.low <= lmbda <= rates.high:
+        raise GlicError(
+            f"A lambda from {rates.low:g} to {rates.high:g} expected, which model {name} serves, "
+            f"got {lmbda:g}."
+        )
+    return rates.k_of(lmbda)
 
 
 def _is_positive(value):

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from cli import errors as cli_errors
-from coding import models
+from coding import models, released
 from layers import session_config
 from training import bundle, cluster, run, unbundle
 from training.cluster_loop import Machines
@@ -82,6 +82,22 @@ def _refuse_others(args, *taken):
     refuse_if(others, f"--{taken[0]} does not train: leave {', '.join(others)} out.")
 
 
+def _refuse_taken(target):
+    """Raises GlicError for a folder of models/ whose name is not a new model's to have."""
+    if target.resolve().parent != models.MODELS_DIR:
+        return
+    stands_for = models.aliases(models.MODELS_DIR).get(target.name)
+    refuse_if(
+        stands_for, f"{target.name} stands for the model {stands_for}: choose another --name."
+    )
+    names = {row.name for row in released.read(models.MODELS_DIR).values()}
+    refuse_if(
+        target.name in names,
+        f"{target.name} is a released model, which never changes, so that files that it wrote can "
+        "be decoded: choose another --name, or a folder elsewhere with --to.",
+    )
+
+
 def main(argv=None):
     """Returns the exit status: 0, or 1 if training had to stop."""
     args = parser().parse_args(argv)
@@ -105,6 +121,7 @@ def main(argv=None):
     plain = args.name and Path(args.name).name == args.name and not args.name.startswith(".")
     refuse_if(not plain, "Give the run a name with --name, without slashes or a dot at its start.")
     folder, target = Path(args.runs) / args.name, Path(args.to or models.MODELS_DIR / args.name)
+    _refuse_taken(target)
     if args.from_bundle:
         _refuse_others(args, "from_bundle", "name", "runs")
         unbundle.take(args.from_bundle, folder)

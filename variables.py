@@ -16,6 +16,8 @@ MASKED_WEIGHTS = "entropy_parameter/masked/weights"  # of the context model, (5,
 PRIOR_SCOPE = "entropy_bottleneck"  # of the factorised prior of z
 PRIOR_WIDTHS = (1, 3, 3, 3, 1)  # of the network that is its cumulative
 TABLES = f"{PRIOR_SCOPE}/quantized_cdf"
+# Ends of the kernels' names; in 1x1 and masked kernels the last two axes are (in, out).
+KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")
 
 
 @functools.cache

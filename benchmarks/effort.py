@@ -1,8 +1,9 @@
 """What --effort gains: python -m benchmarks.effort FOLDER [--models NAME ...] [--levels 0 3 9]
 
 Codes each image with each model at each level, with real bytes, and prints a line per model and
-level: iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
-lambda * distortion. With three models or more the BD-rate of each level against level 0 follows.
+level, of a model of many rates also per lambda (those of ``evaluate.py run``): iterations, median
+seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate + lambda * distortion. With
+three points or more the BD-rate of each level against level 0 follows.
 An image that is restored exactly at any of them is named and left out of all means.
 The images' rows go to --output, one as soon as it is done; a second run does what is missing.
 --rddata FOLDER writes the points of each level but 0 on the 24 Kodak images there, in the form of
@@ -21,13 +22,12 @@ from cli.inputs import collect
 from codec import Codec
 from coding import models
 from errors import UsageError
-from evaluation import curves, rddata, tables
+from evaluation import curves, points, rddata, tables
 from pictures import images, metrics
 from search import refine
 
-COLUMNS = ["model", "fingerprint", "level", "iterations", "image", "seconds", "bpp", "psnr"]
-COLUMNS += ["ms_ssim", "gain"]
-KEY = ("model", "fingerprint", "level", "iterations", "image")
+KEY = ("model", "fingerprint", "lmbda", "level", "iterations", "image")
+COLUMNS = [*KEY, "seconds", "bpp", "psnr", "ms_ssim", "gain"]
 
 
 def read_rows(path):
@@ -35,13 +35,16 @@ def read_rows(path):
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        if reader.fieldnames != COLUMNS:
+            raise UsageError(f"{path} holds another table: choose another --output.")
+        return list(reader)
 
 
-def measure(codec, refiner, level, pixels):
-    """Results of one image at one level."""
+def measure(codec, refiner, level, pixels, k):
+    """Results of one image at one level and quantisation step."""
     start = time.perf_counter()
-    result = refiner.compress(pixels, level)
+    result = refiner.compress(pixels, level, k=k)
     seconds = time.perf_counter() - start
     restored = codec.decompress(result.data)
     similarity = metrics.ms_ssim(pixels, restored)
@@ -55,30 +58,40 @@ def measure(codec, refiner, level, pixels):
 
 
 def run_model(name, paths, levels, output, rows):
-    """Adds a model's missing rows to ``rows`` and to the file; returns its own and its config."""
+    """Adds a model's missing rows to ``rows`` and to the file.
+
+    Returns:
+      A list of its points: (label, lambda, configuration, rows).
+    """
     codec = Codec.load(name)
     config = codec.model.config
-    refiner = refine.Refiner(codec, config["lmbda"], config.get("metric", "mse"))
-    own = []
-    for path in paths:
-        for level in levels:
-            iterations = refine.ITERATIONS[level]
-            key = (codec.model.name, codec.fingerprint.hex(), level, iterations, path.name)
-            key = tuple(map(str, key))
-            row = next((r for r in rows if tuple(str(r[k]) for k in KEY) == key), None)
-            if row is None:
-                row = dict(zip(KEY, key))
-                row.update(measure(codec, refiner, level, images.read_image(path).pixels))
-                rows.append(row)
-                fresh = not output.exists()
-                with open(output, "a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
-            own.append(row)
+    lmbda = None if codec.rates else config["lmbda"]
+    refiner = refine.Refiner(codec, lmbda, config.get("metric", "mse"))
+    found = []
+    for setting in points.lambdas_of(codec.model.name, config):
+        k = codec.k_of(lmbda=setting)
+        at = lmbda if setting is None else setting
+        own = []
+        for path in paths:
+            for level in levels:
+                iterations = refine.ITERATIONS[level]
+                key = (codec.model.name, codec.fingerprint.hex(), at, level, iterations, path.name)
+                key = tuple(map(str, key))
+                row = next((r for r in rows if tuple(str(r[c]) for c in KEY) == key), None)
+                if row is None:
+                    row = dict(zip(KEY, key))
+                    row.update(measure(codec, refiner, level, images.read_image(path).pixels, k))
+                    rows.append(row)
+                    fresh = not output.exists()
+                    with open(output, "a", newline="", encoding="utf-8") as file:
+                        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                        if fresh:
+                            writer.writeheader()
+                        writer.writerow(row)
+                own.append(row)
+        found.append((points.label(codec.model.name, setting), at, config, own))
     codec.close()
-    return own, config
+    return found
 
 
 def summary(rows, level):
@@ -101,13 +114,13 @@ def restored_exactly(rows):
 
 
 def curve(level, summaries):
-    """A level's ``curves.Curve`` over the models."""
-    points = [
+    """A level's ``curves.Curve`` over the points."""
+    triples = [
         (s["bpp"], s["psnr"], s["ms_ssim"] and metrics.to_db(s["ms_ssim"]))
         for s in summaries
         if s["level"] == level
     ]
-    return curves.make_curve(f"effort-{level}", f"effort {level}", "model", points)
+    return curves.make_curve(f"effort-{level}", f"effort {level}", "model", triples)
 
 
 def kind_of(config):
@@ -130,7 +143,7 @@ def write_rddata(folder, level, summaries):
     for s in sorted(own, key=lambda s: s["bpp"]):
         row = dict(zip(rddata.COLUMNS[1:4], (s["bpp"], s["psnr"], s["ms_ssim"])))
         config = s["config"]
-        row.update(setting=s["model"], lmbda=config["lmbda"], filters=config["num_filters"])
+        row.update(setting=s["model"], lmbda=s["lmbda"], filters=config["num_filters"])
         row.update(ms_ssim_db=metrics.to_db(s["ms_ssim"]), fingerprint=config["fingerprint"])
         rows.append(rddata.rounded(row))
     family, metric = kind_of(own[0]["config"])
@@ -148,30 +161,39 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
+    args.models = [models.resolved(name) for name in args.models]
     paths = collect(args.images, images.IMAGE_SUFFIXES)
     if args.rddata:
         check_rddata(paths, args.models)
-    compared = 0 in args.levels and len(args.models) >= curves.MIN_POINTS
+    configs = [models.read_config(models.folder_of(name)) for name in args.models]
+    count = sum(len(points.lambdas_of(*pair)) for pair in zip(args.models, configs))
+    compared = 0 in args.levels and count >= curves.MIN_POINTS
     if compared:
         preflight.check_evaluation(["bjontegaard"])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     rows = read_rows(args.output)
-    measured = [run_model(name, paths, args.levels, args.output, rows) for name in args.models]
-    exact = restored_exactly([row for own, _ in measured for row in own])
+    measured = [
+        point
+        for name in args.models
+        for point in run_model(name, paths, args.levels, args.output, rows)
+    ]
+    exact = restored_exactly([row for *_, own in measured for row in own])
     if exact:
         print(f"Left out of all means, as restored exactly: {', '.join(sorted(exact))}")
     if len(exact) == len(paths):
         return
-    print("model              level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
+    width = max(18, *(len(label) for label, *_ in measured))
+    print(f"{'model':{width}s} level iterations seconds    bpp   PSNR MS-SSIM rate+lambda*D")
     summaries = []
-    for name, (own, config) in zip(args.models, measured):
+    for label, lmbda, config, own in measured:
         kept = [row for row in own if row["image"] not in exact]
         for level in args.levels:
-            s = {"model": Path(name).name, "config": config, **summary(kept, level)}
+            s = {"model": own[0]["model"], "lmbda": lmbda, "config": config}
+            s.update(summary(kept, level))
             similarity = "      -" if s["ms_ssim"] is None else f"{s['ms_ssim']:7.4f}"
             print(
-                f"{name:18s} {level:5d} {s['iterations']:10d} {s['seconds']:7.1f} {s['bpp']:6.4f} "
-                f"{s['psnr']:6.2f} {similarity} {-s['gain']:+13.2%}"
+                f"{label:{width}s} {level:5d} {s['iterations']:10d} {s['seconds']:7.1f} "
+                f"{s['bpp']:6.4f} {s['psnr']:6.2f} {similarity} {-s['gain']:+13.2%}"
             )
             summaries.append(s)
     if compared:

@@ -19,7 +19,6 @@ about 5 minutes for the shipped model and 12 for 128 filters.
 """
 
 import csv
-import functools
 import json
 import re
 import subprocess
@@ -35,6 +34,7 @@ import preflight
 from architecture import LATENT_STRIDE, Architecture, padded_size
 from cli import decoding, encoding, options
 from cli import errors as cli_errors
+from cli.coder import Coder
 from cli.inputs import collect
 from codec import Codec
 from coding import models
@@ -103,8 +103,7 @@ def measure(args, folder):
     png, glic = folder / "in.png", folder / "in.glic"
     start = time.perf_counter()
     if args.measure == "encode":
-        coder = functools.partial(encoding.code_image, codec, None, 0)
-        encoding.encode_file(coder, png, glic, with_metrics=False)
+        encoding.encode_file(Coder(codec), png, glic, with_metrics=False)
     else:
 
         class Shelf:
@@ -145,8 +144,9 @@ def key(row):
 
 def rows_of(args, known):
     """Measures every size in both directions, but those whose keys are all known."""
+    name = Path(models.resolved(args.model)).name
     for height, width in args.sizes:
-        own = [[Path(args.model).name, str(width), str(height), d] for d in ("encode", "decode")]
+        own = [[name, str(width), str(height), d] for d in ("encode", "decode")]
         if all(k in known for k in own):
             continue
         with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 
 from cli import jobs, options, outputs, streams
-from coding import bitstream
+from coding import bitstream, released
 from pictures import images
 
 READ_BYTES = 1 << 24  # of a file at a time
@@ -20,26 +20,45 @@ class CodecShelf:
       report: a ``report.Report`` that says which model starts.
       codec: the ``Codec`` of --checkpoint, or None.
       more: names or paths of models to search besides those in models/.
+      fetch: whether a released model that is missing is brought from the history.
       options: further arguments of ``Codec``.
     """
 
-    def __init__(self, report, codec=None, more=(), **options):
-        self._report, self._more, self._options = report, more, options
+    def __init__(self, report, codec=None, more=(), fetch=False, **options):
+        self._report, self._more, self._fetch, self._options = report, more, fetch, options
         self._codecs = {codec.fingerprint: codec} if codec else {}
+        self._missing = {}  # ModelError or ReleasedError by fingerprint: none is sought twice
 
     def get(self, fingerprint):
-        """The codec that wrote a file (ModelError where there is none)."""
+        """The codec that wrote a file (ModelError or ReleasedError where there is none)."""
 
         def load():
             from codec import Codec  # here, as importing TensorFlow is part of starting
             from coding import models
 
-            folder = models.find(fingerprint, more=self._more)
-            return Codec(models.load_folder(folder), **self._options)
+            return Codec(models.load_folder(self._folder_of(fingerprint)), **self._options)
 
         if fingerprint not in self._codecs:
             self._codecs[fingerprint] = self._report.start(load, warm_up)
         return self._codecs[fingerprint]
+
+    def _folder_of(self, fingerprint):
+        """The model's folder, fetched where that is asked for."""
+        from coding import models
+
+        if fingerprint in self._missing:
+            raise self._missing[fingerprint]
+        models_dir = models.MODELS_DIR
+        try:
+            if self._fetch and not models.search(fingerprint, models_dir, self._more):
+                row = released.read(models_dir).get(fingerprint.hex())
+                if row:
+                    self._report.line(f"Fetching {row} from the repository's history")
+                    return released.fetch(row, models_dir)
+            return models.find(fingerprint, models_dir, self._more)
+        except (models.ModelError, released.ReleasedError) as error:
+            self._missing[fingerprint] = error
+            raise
 
 
 def warm_up(codec):
@@ -73,7 +92,7 @@ def run(args):
             codec = report.start(
                 lambda: options.checkpoint_codec(args, memory_budget=budget), warm_up
             )
-        shelf = CodecShelf(report, codec, args.model, memory_budget=budget)
+        shelf = CodecShelf(report, codec, args.model, args.fetch_model, memory_budget=budget)
 
     def work(path, output):
         return decode_file(

@@ -5,37 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import tqdm
 
 from cli import jobs, options, outputs, streams, target_options
+from cli.coder import Coder
 from coding.bitstream import EXTENSION, MAX_PIXELS
 from errors import UsageError
 from pictures import images
-from search import targets
-
-if TYPE_CHECKING:  # TensorFlow is imported late
-    from codec import Codec
-    from coding.latents import Latents
+from rates import DEFAULT_QUALITY, Rates, chosen_k
+from search import chooser
+from search.interruption import SearchInterrupted
 
 WARM_UP = (64, 64, 3)  # an image that has the networks built
-
-
-class Coded(NamedTuple):
-    """A coded image.
-
-    codec: what coded it. latents: its latents. data: the file's bytes. notes: phrases for the
-    report line. restored: the decoded pixels, uint8 (H, W, 3) or grey (H, W), where they are
-    known.
-    """
-
-    codec: Codec
-    latents: Latents
-    data: bytes
-    notes: tuple[str, ...] = ()
-    restored: np.ndarray | None = None
 
 
 def check(args):
@@ -49,20 +31,43 @@ def check(args):
     if target:
         return target
     checkpoint = options.checkpoint_architecture(args)
-    if args.lmbda is not None and not args.effort:
-        raise UsageError("--lmbda belongs to --effort: give both, or neither.")
     if checkpoint and args.model:
         raise UsageError("--model or --checkpoint expected, got both.")
     if args.model and len(args.model) > 1:
         raise UsageError(
-            "One --model expected where there is no --target-bpp or --target-psnr to choose by, "
-            f"got {', '.join(args.model)}."
+            f"One --model expected where there is no {target_options.NAMES} to choose by, got "
+            f"{', '.join(args.model)}."
         )
+    if args.quality is not None or args.lmbda is not None:
+        _check_rate(args, checkpoint)
     if checkpoint and args.effort and args.lmbda is None:
         raise UsageError(
             "--effort needs the lambda that the checkpoint was trained with: add --lmbda."
         )
     return None
+
+
+def _check_rate(args, checkpoint):
+    """Raises GlicError for a --quality or --lmbda that the model has no use for."""
+    name, rates = "The checkpoint", None
+    if not checkpoint:
+        from coding import models
+
+        folder = models.folder_of(model_name(args))
+        name, rates = f"Model {folder.name}", Rates.of(models.read_config(folder))
+    if rates is not None:
+        chosen_k(rates, folder.name, args.quality, args.lmbda)
+    elif args.quality is not None:
+        raise UsageError(f"{name} has one rate: leave --quality out, or take one of many.")
+    elif not args.effort:
+        raise UsageError(
+            f"{name} has one rate, with which --lmbda belongs to --effort: give both, or neither."
+        )
+
+
+def model_name(args):
+    """The one --model, or the default."""
+    return args.model[0] if args.model else options.DEFAULT_MODEL
 
 
 def run(args):
@@ -107,35 +112,47 @@ def run(args):
 def make_coder(args, report):
     """What codes images with one model: a function of (path, pixels) that returns ``Coded``."""
     budget = options.memory_budget(args)
-    name = args.model[0] if args.model else options.DEFAULT_MODEL
 
     def load():
         from codec import Codec  # here, as importing TensorFlow is part of starting
 
         codec = options.checkpoint_codec(args, memory_budget=budget)
-        return codec or Codec.load(name, memory_budget=budget)
+        return codec or Codec.load(model_name(args), memory_budget=budget)
 
-    return _start(load, args, report)
+    coder = _start(load, args, report)
+    if coder.k is not None:
+        report.line(describe_rate(coder.codec.rates, args))
+    return coder
+
+
+def describe_rate(rates, args):
+    """The line that states the quality and the lambda of a run with a model of many rates."""
+    quality = DEFAULT_QUALITY if args.quality is None else args.quality
+    lmbda = rates.lmbda_at(quality) if args.lmbda is None else args.lmbda
+    return (
+        f"quality {rates.quality_of(lmbda):.4g} of 100: lambda {lmbda:.4g} of {rates.low:g} to "
+        f"{rates.high:g}"
+    )
 
 
 def make_chooser(target, args, report):
-    """The ``targets.Chooser`` that codes images."""
+    """The ``chooser.Chooser`` that codes images."""
     from codec import Codec
 
     budget = options.memory_budget(args)
-    chosen_from = targets.candidates(args.model)
+    chosen_from = chooser.candidates(args.model)
 
     def load(candidate):
-        left = targets.memory_left(budget, chosen_from, candidate)
+        left = chooser.memory_left(budget, chosen_from, candidate)
         return _start(lambda: Codec.load(candidate.folder, memory_budget=left), args, report)
 
-    chooser = targets.Chooser(target, chosen_from, load)
-    report.line(str(chooser))
-    return chooser
+    made = chooser.Chooser(target, chosen_from, load)
+    report.line(str(made))
+    return made
 
 
 def _start(load, args, report):
-    """A coder of the ``Codec`` that ``load()`` returns; its start is reported."""
+    """The ``Coder`` of the ``Codec`` that ``load()`` returns; its start is reported."""
 
     def warm_up(codec):
         latents = codec.analyse(np.zeros(WARM_UP, np.uint8))
@@ -146,7 +163,8 @@ def _start(load, args, report):
     note = how_to_find(codec, args)
     if note:
         report.line(note)
-    return functools.partial(code_image, codec, make_refiner(codec, args), args.effort)
+    k = None if codec.rates is None else codec.k_of(args.quality, args.lmbda)
+    return Coder(codec, k, make_refiner(codec, args), args.effort)
 
 
 def how_to_find(codec, args):
@@ -178,57 +196,13 @@ def make_refiner(codec, args):
 
     config = codec.model.config
     lmbda = config.get("lmbda") if args.lmbda is None else args.lmbda
-    if lmbda is None:
+    if codec.rates is not None:
+        lmbda = None  # each quantisation step has its own
+    elif lmbda is None:
         raise UsageError(
             f"--effort needs the lambda that {codec.model.name} was trained with: add --lmbda."
         )
     return refine.Refiner(codec, lmbda, config.get("metric", "mse"))
-
-
-def refine_latents(refiner, level, path, pixels):
-    """``refine.Refined`` of an image, with a progress bar on a terminal."""
-    from search import refine
-
-    with tqdm.tqdm(
-        total=refine.ITERATIONS[level], desc=path.name, leave=False, disable=None
-    ) as bar:
-
-        def progress(loss):
-            bar.set_postfix_str(f"loss {loss:.4f}")
-            bar.update()
-
-        return refiner.compress(pixels, level, progress)
-
-
-def code_image(codec, refiner, level, path, pixels):
-    """Compresses pixels with one model.
-
-    Args:
-      codec: ``codec.Codec``.
-      refiner: ``refine.Refiner`` of it, or None.
-      level: of the refinement, 1 to 9.
-      path: of the image, for a progress bar.
-      pixels: uint8 (H, W, 3), or grey (H, W).
-
-    Returns:
-      ``Coded``.
-
-    Raises:
-      refine.SearchInterrupted: on Ctrl-C, with the best so far as ``Coded``.
-    """
-    if not refiner:
-        latents = codec.analyse(pixels)
-        return Coded(codec, latents, codec.encode(latents))
-    from search.refine import SearchInterrupted
-
-    def coded(refined):
-        note = f"effort {level}: rate + lambda * distortion {-refined.gain:+.1%}"
-        return Coded(codec, refined.latents, refined.data, (note,))
-
-    try:
-        return coded(refine_latents(refiner, level, path, pixels))
-    except SearchInterrupted as stop:
-        raise SearchInterrupted(coded(stop.result)) from None
 
 
 def encode_file(
@@ -258,16 +232,15 @@ def encode_file(
       keep_times: whether the file gets the image's times.
 
     Returns:
-      Dict of ``height``, ``width``, ``bpp``, ``model`` (its name), ``notes`` (what was
-      changed in reading, what --effort gained), and with metrics ``psnr`` (dB) and ``ms_ssim``
-      (None for images with a side under 161 pixels).
+      Dict of ``height``, ``width``, ``bpp``, ``model`` (its name, and of one of many rates the
+      quality), ``notes`` (what was changed in reading, what --effort gained), and with metrics
+      ``psnr`` (dB) and ``ms_ssim`` (None for images with a side under 161 pixels).
 
     Raises:
       GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
         it was.
     """
     from pictures import metrics
-    from search.refine import SearchInterrupted
 
     times = outputs.times_of(path) if keep_times else None
     pixels, notes = images.read_image(streams.opened(path), max_pixels)
@@ -281,13 +254,11 @@ def encode_file(
         "height": height,
         "width": width,
         "bpp": 8 * len(coded.data) / (height * width),
-        "model": coded.codec.model.name,
+        "model": describe_model(coded),
         "notes": (*notes, *coded.notes),
     }
     if with_metrics and not stopped:  # before the file has its name: it may fail
-        restored = coded.restored
-        if restored is None:
-            restored = coded.codec.synthesise(coded.latents)
+        restored = coded.with_restored().restored
         result["psnr"] = metrics.psnr(pixels, restored)
         result["ms_ssim"] = metrics.ms_ssim(pixels, restored)
     if verify:
@@ -298,6 +269,18 @@ def encode_file(
     if stopped:
         raise stopped
     return result
+
+
+def describe_model(coded):
+    """The model that made a file, and where it serves many rates, the quality of this one."""
+    name, k = coded.codec.model.name, coded.latents.k
+    if k is None:
+        return name
+    rates = coded.codec.rates
+    lmbda = rates.lmbda_of(k)
+    if rates.k_of(rates.high) <= k <= rates.k_of(rates.low):
+        return f"{name} at quality {rates.quality_of(lmbda):.1f}"
+    return f"{name} at lambda {lmbda:.3g}, {'below' if lmbda < rates.low else 'above'} its range"
 
 
 def format_quality(psnr, ms_ssim):

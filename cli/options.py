@@ -10,7 +10,7 @@ from errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072
-DEFAULT_MODEL = "gmm-mse-3"
+DEFAULT_MODEL = "gmm"  # see models/aliases.json
 LEAST_MEMORY_MIB = 256
 
 
@@ -29,6 +29,11 @@ def positive(text):
 def not_negative(text):
     """Argument type: a float from 0, neither infinite nor NaN."""
     return _number(text, float, lambda value: 0 <= value < math.inf, "a number from 0")
+
+
+def quality(text):
+    """Argument type: a float from 0 to 100."""
+    return _number(text, float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
 
 
 def count(text):

@@ -22,9 +22,13 @@ from coding.exact import (
     spatial_kernel,
 )
 from gmm_entropy import FRACTION_BITS
+from rates import K_ONE
 from variables import MASKED_WEIGHTS
 
 LATENT_LIMIT = 2.0**15  # of the context's inputs; larger latents are coded, but seen as this
+# In a model of many rates the inputs are y's symbols times k: y_hat in units of 1/1024.
+STEP_BITS = K_ONE.bit_length() - 1
+STEP_LIMIT = 2.0**22
 PHI_HALO = 4  # positions of z around a tile that its phi depends on, see EntropyModel.phi
 PHI_TILE = 32  # side of such a tile: bounds the memory of the hyper synthesis
 CONTEXT_REACH = CONTEXT_SUPPORT // 2
@@ -76,13 +80,13 @@ class EntropyModel:
             kernel = spatial_kernel(weights[prefix + "kernel_rdft"], cin)
             self._hyper.append(ExactConvolution(kernel, weights[prefix + "bias"], up, active))
             cin = filters
-        self._context = ExactLayer(
-            masked.reshape(-1, 2 * architecture.num_latents),
-            weights["entropy_parameter/masked/biases"],
-            leaky=False,
-            input_bits=0,
-            input_limit=LATENT_LIMIT,
-        )
+        kernel = masked.reshape(-1, 2 * architecture.num_latents)
+        bias = weights["entropy_parameter/masked/biases"]
+        # By the fractional bits of the inputs.
+        self._context = {
+            bits: ExactLayer(kernel, bias, leaky=False, input_bits=bits, input_limit=limit)
+            for bits, limit in ((0, LATENT_LIMIT), (STEP_BITS, STEP_LIMIT))
+        }
         self._layers = []
         for i in range(3):
             name = "signal_conv2d" + (f"_{i}" if i else "")
@@ -123,9 +127,15 @@ class EntropyModel:
             t = layer(t)
         return t
 
-    def for_image(self, z_hat, active):
-        """An ``ImageModel`` for an image's z_hat and the channels of y that are coded."""
-        return ImageModel(self, z_hat, np.asarray(active))
+    def for_image(self, z_hat, active, k=None):
+        """An ``ImageModel``.
+
+        Args:
+          z_hat: see ``phi``.
+          active: the channels of y that are coded.
+          k: the quantisation step of y, see ``latents.Latents``.
+        """
+        return ImageModel(self, z_hat, np.asarray(active), k)
 
 
 class ImageModel:
@@ -133,9 +143,14 @@ class ImageModel:
 
     Inputs that are zero everywhere and outputs that nobody asks for are left out of the matrix
     products; sums being exact, that changes no bit of the rest.
+
+    Attributes:
+      k: the quantisation step of y, see ``latents.Latents``.
+      schedule: ``Schedule``.
     """
 
-    def __init__(self, model, z_hat, active):
+    def __init__(self, model, z_hat, active, k):
+        self.k = k
         m = model.architecture.num_latents
         groups = model.architecture.parameter_widths.groups
         self.height, self.width = 4 * z_hat.shape[0], 4 * z_hat.shape[1]
@@ -143,7 +158,8 @@ class ImageModel:
         self._groups, self._channels = groups, len(active)
         first, self._second, last = model._layers
         taps = (np.arange(len(CONTEXT_TAPS))[:, None] * m + active).ravel()
-        self._context, self._context_kernel = model._context, model._context.rows(taps)
+        self._context = model._context[0 if k is None else STEP_BITS]
+        self._context_kernel = self._context.rows(taps)
         self._first, self._first_kernel = first, first.rows(slice(0, 2 * m))
         self._last = last.columns((np.arange(groups)[:, None] * m + active).ravel())
         # Made band by band when it is needed: a damaged file fails before most of the work.
@@ -158,13 +174,16 @@ class ImageModel:
         self._offsets = np.array(offsets)
 
     def new_canvas(self):
-        """Zeros for y_hat with its border, float32 (positions with border, active channels)."""
+        """Zeros for the context's inputs with their border, float32 (positions, channels)."""
         return np.zeros(((self.height + CONTEXT_REACH) * self._row, self._channels), np.float32)
 
     def place(self, canvas, start, stop, values):
-        """Writes latents (stop - start, C) at the scheduled positions start..stop."""
+        """Writes y's symbols (stop - start, C) at the scheduled positions start..stop."""
         own = CONTEXT_REACH * self._row + CONTEXT_REACH
-        canvas[self._corner[start:stop] + own] = np.clip(values, -LATENT_LIMIT, LATENT_LIMIT)
+        limit = LATENT_LIMIT
+        if self.k is not None:
+            values, limit = values.astype(np.int64) * self.k, STEP_LIMIT
+        canvas[self._corner[start:stop] + own] = np.clip(values, -limit, limit)
 
     def _from_phi(self, start, stop):
         """phi's share of the first layer's sums, float64 (stop - start, K).

@@ -39,11 +39,11 @@ class Costs(NamedTuple):
 def costs_of(entropy_coder, latents):
     """``Costs`` of ``Latents``, from the tables of an ``EntropyCoder``."""
     active = latents.active
-    y = np.zeros(latents.y_hat.shape)
+    y = np.zeros(latents.y_symbols.shape)
     if active.any():
-        image_model = entropy_coder.image_model(latents.z_symbols, active)
+        image_model = entropy_coder.image_model(latents.z_symbols, active, latents.k)
         family = entropy_coder.architecture.family
-        y[..., active] = _cost_y(latents.y_hat[..., active], image_model, family)
+        y[..., active] = _cost_y(latents.y_symbols[..., active], image_model, family)
     return Costs(y, _cost_z(latents.z_symbols, entropy_coder.z_tables))
 
 

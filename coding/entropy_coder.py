@@ -40,10 +40,10 @@ class EntropyCoder:
         except GlicError as error:
             raise models.ModelError(f"Model {model.name}: {error}") from error
 
-    def image_model(self, z_symbols, active):
+    def image_model(self, z_symbols, active, k=None):
         """``context.ImageModel`` of the channels of y where ``active``, bool (M,), is set."""
         z_hat = z_symbols.astype(np.float64) + self.medians
-        return self._entropy_model.for_image(z_hat, np.flatnonzero(active))
+        return self._entropy_model.for_image(z_hat, np.flatnonzero(active), k)
 
     def encode(self, latents):
         """The bytes of a ``.glic`` file.
@@ -58,8 +58,8 @@ class EntropyCoder:
         latents.check(self.architecture)
         active, y = latents.active, b""
         if active.any():
-            image_model = self.image_model(latents.z_symbols, active)
-            values = latents.y_hat[..., active]
+            image_model = self.image_model(latents.z_symbols, active, latents.k)
+            values = latents.y_symbols[..., active]
             y = latent_coder.encode_y(values, image_model, self.architecture.family)
         return bitstream.pack(
             bitstream.Container(
@@ -69,6 +69,7 @@ class EntropyCoder:
                 mode=bitstream.GREY if latents.grey else bitstream.RGB,
                 active=active,
                 latents_crc=latents.checksum,
+                k=latents.k,
                 z=latent_coder.encode_z(latents.z_symbols, self.z_tables),
                 y=y,
             )
@@ -112,9 +113,9 @@ class EntropyCoder:
             raise LatentError("The file has latents of y, but no channel for them.")
         z_shape = (height // STRIDE, width // STRIDE, self.architecture.num_filters)
         z_symbols = latent_coder.decode_z(container.z, z_shape, self.z_tables)
-        y_hat = np.zeros((h, w, self.architecture.num_latents), np.int32)
+        y_symbols = np.zeros((h, w, self.architecture.num_latents), np.int32)
         if count:
-            image_model = self.image_model(z_symbols, active)
-            y_hat[..., active] = latent_coder.decode_y(container.y, image_model, count, family)
-        grey = container.mode == bitstream.GREY
-        return Latents(y_hat, z_symbols, container.height, container.width, grey)
+            image_model = self.image_model(z_symbols, active, container.k)
+            y_symbols[..., active] = latent_coder.decode_y(container.y, image_model, count, family)
+        grey, size = container.mode == bitstream.GREY, (container.height, container.width)
+        return Latents(y_symbols, z_symbols, *size, grey, container.k)

@@ -162,7 +162,7 @@ def coded_intervals(values, image_model, family):
     """Yields how y's active channels are coded, batch by batch in coding order.
 
     Args:
-      values: int (h, w, C), the active channels' latents.
+      values: int (h, w, C), the active channels' symbols.
       image_model: ``context.ImageModel`` of the image.
       family: "gmm" or "gllmm".
 
@@ -180,7 +180,8 @@ def coded_intervals(values, image_model, family):
     for start, stop in batches:
         image_model.place(canvas, start, stop, flat[positions[start:stop]])
     for start, stop in batches:
-        mixture = CodingMixture(image_model.parameters(canvas, start, stop), family)
+        parameters = image_model.parameters(canvas, start, stop)
+        mixture = CodingMixture(parameters, family, image_model.k)
         low, high, excess, order = mixture.intervals(flat[positions[start:stop]].ravel())
         escapes = {
             int(i): escape_code(int(excess[i]), int(order[i])) for i in np.flatnonzero(excess >= 0)
@@ -212,9 +213,8 @@ def check_y_size(data, positions, channels):
     _Meter(data).spend(positions * channels * least)
 
 
-def _read_symbols(decode, decoder, parameters, family, meter):
-    """int64 (S,) latents of the symbols whose mixture parameters are (G, S)."""
-    mixture = CodingMixture(parameters, family)
+def _read_symbols(decode, decoder, mixture, meter):
+    """int64 (S,) symbols of a ``CodingMixture`` of as many."""
     tables, first, order = mixture.tables()
     symbols, widths, above = [], [], []
     for i, table in enumerate(tables):
@@ -247,10 +247,11 @@ def decode_y(data, image_model, channels, family):
         decode = decoder.decode
         for start, stop in zip(steps[:-1].tolist(), steps[1:].tolist()):
             parameters = image_model.parameters(canvas, start, stop)
-            parts = [
-                _read_symbols(decode, decoder, parameters[:, i : i + DECODE_SYMBOLS], family, meter)
-                for i in range(0, parameters.shape[1], DECODE_SYMBOLS)
-            ]
+            parts = []
+            for i in range(0, parameters.shape[1], DECODE_SYMBOLS):
+                own = parameters[:, i : i + DECODE_SYMBOLS]
+                mixture = CodingMixture(own, family, image_model.k)
+                parts.append(_read_symbols(decode, decoder, mixture, meter))
             values = np.concatenate(parts).reshape(stop - start, channels)
             decoded[positions[start:stop]] = values
             image_model.place(canvas, start, stop, values)

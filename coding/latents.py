@@ -1,4 +1,4 @@
-"""What is coded of an image: its rounded latents, and what its picture is."""
+"""What is coded of an image: its quantised latents, and what its picture is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from architecture import LATENT_STRIDE, STRIDE, padded_size
 from errors import GlicError
+from rates import MAX_K, delta_of
 
 VALUE_LIMIT = 1 << 20  # largest magnitude of a latent that a file can hold
 
@@ -20,27 +21,36 @@ class LatentError(GlicError):
 class Latents(NamedTuple):
     """The quantised latents of one image.
 
-    y_hat: int32 (h, w, M). z_symbols: int32 (h/4, w/4, N), before the medians are added.
-    height, width: of the picture in pixels; h = ceil(height / 64) * 4, w likewise. grey: whether
-    it has one channel.
+    y_symbols: int32 (h, w, M), y_hat in quantisation steps. z_symbols: int32 (h/4, w/4, N), before
+    the medians are added. height, width: of the picture in pixels; h = ceil(height / 64) * 4, w
+    likewise. grey: whether it has one channel. k: the quantisation step of y in units of 1/1024, of
+    a model of many rates (``rates.Rates``); None for that of one, whose step is 1.
     """
 
-    y_hat: np.ndarray
+    y_symbols: np.ndarray
     z_symbols: np.ndarray
     height: int
     width: int
     grey: bool = False
+    k: int | None = None
 
     @property
     def active(self):
         """bool (M,): the channels of y that are not zero everywhere."""
-        return self.y_hat.any(axis=(0, 1))
+        return self.y_symbols.any(axis=(0, 1))
+
+    def y_hat(self, rows=slice(None), columns=slice(None)):
+        """float32 (h, w, M), or a part of it: what the networks see."""
+        y_hat = self.y_symbols[rows, columns].astype(np.float32)
+        if self.k is not None:
+            y_hat *= np.float32(delta_of(self.k))
+        return y_hat
 
     @property
     def checksum(self):
-        """CRC-32 of z's symbols, then of all of y_hat, as little-endian int32, row by row."""
+        """CRC-32 of z's symbols, then of all of y's, as little-endian int32, row by row."""
         crc = zlib.crc32(np.ascontiguousarray(self.z_symbols, "<i4"))
-        return zlib.crc32(np.ascontiguousarray(self.y_hat, "<i4"), crc)
+        return zlib.crc32(np.ascontiguousarray(self.y_symbols, "<i4"), crc)
 
     def equals(self, other):
         """Whether ``other`` has the same latents of the same picture."""
@@ -48,6 +58,8 @@ class Latents(NamedTuple):
 
     def check(self, architecture):
         """Raises ValueError for another shape than a codec's, LatentError for values too large."""
+        if self.k is not None and not 1 <= self.k <= MAX_K:
+            raise ValueError(f"A quantisation step of 1 to {MAX_K} expected, got {self.k}.")
         sides = padded_size(self.height, self.width)
         channels = architecture.num_latents, architecture.num_filters
         for name, values, stride, count in zip("yz", self, (LATENT_STRIDE, STRIDE), channels):

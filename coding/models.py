@@ -6,7 +6,9 @@ variables only) and ``config.json`` with at least ``family``, ``num_filters`` an
 A checkpoint that the authors published is the same without the configuration.
 
 A model is found by its name in ``MODELS_DIR``, or anywhere by its folder's path; the model of a
-file by its fingerprint, in ``MODELS_DIR`` and in what the caller names besides.
+file by its fingerprint, in ``MODELS_DIR`` and in what the caller names besides. A name may also be
+an alias: ``aliases.json`` in ``MODELS_DIR`` says for which folder it stands. Released models that
+were brought back from the history (``coding.released``) are found by fingerprint only.
 """
 
 from __future__ import annotations
@@ -18,33 +20,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from architecture import Architecture
+from coding import released
 from coding.bitstream import FINGERPRINT_BYTES
+from coding.checkpoint_reader import CheckpointError, CheckpointReader
 from errors import GlicError
+from rates import Rates
 from variables import inference_variables
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 CHECKPOINT_PREFIX = "model"
 CONFIG_NAME = "config.json"
+ALIASES_NAME = "aliases.json"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TABLE_LENGTH = (1 << 16) + 1  # of a table that rises strictly from 0 to 65536
 MAX_QUANTILE = 2.0**20  # of the prior of z: latents are within it
 
 
 _FINGERPRINT = re.compile(f"[0-9a-f]{{{2 * FINGERPRINT_BYTES}}}")
-
-
-# What TensorFlow's checkpoint reader raises on damaged files.
-_UNREADABLE = (
-    tf.errors.OpError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    MemoryError,
-)
 
 
 class ModelError(GlicError):
@@ -72,22 +66,27 @@ class Model(NamedTuple):
         return str(self.path.resolve()), None if self.config else self.architecture
 
 
-def _matches(shape, expected):
-    """Whether a shape is the expected one; None stands for a table's length."""
-    return len(shape) == len(expected) and all(
-        s <= MAX_TABLE_LENGTH if e is None else s == e for s, e in zip(shape, expected)
+def _fits(entry, shape, dtype):
+    """Whether a checkpoint's ``Entry`` can be a variable; None stands for a table's length."""
+    dtypes = (np.float32, np.float16) if dtype == np.float32 else (dtype,)
+    return (
+        entry.dtype in dtypes
+        and len(entry.shape) == len(shape)
+        and all(s <= MAX_TABLE_LENGTH if e is None else s == e for s, e in zip(entry.shape, shape))
     )
 
 
-def read_weights(prefix, architecture):
+def read_weights(prefix, architecture, *, check=True):
     """The inference variables of a checkpoint; whatever else it holds is left alone.
 
     Args:
       prefix: path of the checkpoint without ``.index``.
       architecture: ``Architecture``.
+      check: whether to compare the values' checksums, half a second for a model; a model folder's
+        fingerprint says more.
 
     Returns:
-      Dict of name to NumPy array.
+      Dict of name to NumPy array, float32 or int32. Kernels may be stored as float16.
 
     Raises:
       ModelError: for a missing or unreadable checkpoint, a missing variable, a wrong shape or
@@ -101,26 +100,21 @@ def read_weights(prefix, architecture):
         )
     weights = {}
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        reader = CheckpointReader(prefix)
         for name, (shape, dtype) in inference_variables(architecture).items():
             # Before anything is read: a damaged file may promise any size.
-            found = (dtypes[name].as_numpy_dtype, shapes[name]) if name in shapes else None
-            if found is None or found[0] != dtype or not _matches(found[1], shape):
-                came = "nothing"
-                if found:
-                    came = f"{np.dtype(found[0]).name} {tuple(found[1])}"
+            found = reader.entries.get(name)
+            if found is None or not _fits(found, shape, dtype):
                 raise ModelError(
                     f"The checkpoint {prefix} does not fit the architecture {architecture}: {name} "
-                    f"should be {np.dtype(dtype).name} {shape}, got {came}."
+                    f"should be {np.dtype(dtype).name} {shape}, got {found or 'nothing'}."
                 )
-            weights[name] = reader.get_tensor(name)
-    except ModelError:
-        raise
-    except _UNREADABLE as error:
-        raise ModelError(
-            f"The checkpoint {prefix} cannot be read: {str(error).splitlines()[0]}"
-        ) from error
+            weights[name] = reader.read(name, check=check).astype(dtype, copy=False)
+    except CheckpointError as error:
+        raise ModelError(f"The checkpoint {prefix} cannot be read: {error}.") from error
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise ModelError(f"The checkpoint {prefix} cannot be read: {why}.") from error
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise ModelError(f"The checkpoint {prefix} holds NaN or infinity in {name}.")
@@ -161,6 +155,7 @@ def read_config(folder):
         if missing:
             raise ModelError(f"it lacks {', '.join(missing)}")
         Architecture.of(config)  # raises
+        Rates.of(config)  # raises
         if not _FINGERPRINT.fullmatch(str(config["fingerprint"])):
             raise ModelError(
                 f"a fingerprint of {2 * FINGERPRINT_BYTES} hexadecimal digits expected, got "
@@ -178,12 +173,50 @@ def available(models_dir=MODELS_DIR):
     return sorted(p.parent.name for p in Path(models_dir).glob(f"[!.]*/{CONFIG_NAME}"))
 
 
+def aliases(models_dir=MODELS_DIR):
+    """Dict of alias to the name of the folder in ``models_dir`` that it stands for.
+
+    Raises:
+      ModelError: where ``aliases.json`` is there and is no such object.
+    """
+    path = Path(models_dir) / ALIASES_NAME
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{path} cannot be used: {error}") from error
+    if not isinstance(found, dict) or not all(map(_is_name, (*found, *found.values()))):
+        raise ModelError(
+            f"{path} cannot be used: an object of names of folders expected, such as "
+            '{"gmm": "gmm-mse-3"}.'
+        )
+    return found
+
+
+def _is_name(name):
+    """Whether something is one part of a path, and so does not lead out of the folder of models."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
+
+
+def resolved(name, models_dir=MODELS_DIR):
+    """A name or path of a model, as text; the name of the folder where it is an alias.
+
+    Raises:
+      ModelError: for a list of aliases that is damaged.
+    """
+    name = str(name)
+    if not _is_name(name) or (Path(models_dir) / name).is_dir():
+        return name
+    return aliases(models_dir).get(name, name)
+
+
 def load_folder(folder):
     """The ``Model`` in a folder, checked against its fingerprint."""
     folder = Path(folder)
     config = read_config(folder)
     architecture = Architecture.of(config)
-    weights = read_weights(folder / CHECKPOINT_PREFIX, architecture)
+    weights = read_weights(folder / CHECKPOINT_PREFIX, architecture, check=False)
     fingerprint = fingerprint_of(weights, architecture)
     if fingerprint.hex() != config["fingerprint"]:
         raise ModelError(
@@ -194,21 +227,21 @@ def load_folder(folder):
 
 
 def folder_of(name, models_dir=MODELS_DIR):
-    """The folder of a model: a name stands for that folder of ``models_dir``, else it is a path.
+    """The folder of a model: of ``models_dir`` by its name or an alias, else that of a path.
 
     Raises:
       ModelError: where there is none.
     """
+    real = resolved(name, models_dir)
+    if _is_name(real) and (Path(models_dir) / real).is_dir():
+        return Path(models_dir) / real
     path = Path(name)
-    # One part and no path of several, which would lead out of models_dir.
-    named = Path(models_dir) / path.name
-    if path.name == str(name) != ".." and named.is_dir():
-        return named
     if not path.is_dir():
         known = ", ".join(available(models_dir)) or "none"
+        alias = f" ({name} in {ALIASES_NAME})" if real != str(name) else ""
         raise ModelError(
-            f"No model named {name} in {models_dir}, and no folder of that path. Available: "
-            f"{known}."
+            f"No model named {real}{alias} in {models_dir}, and no folder of that path. "
+            f"Available: {known}."
         )
     return path
 
@@ -230,26 +263,52 @@ def load(source):
     return load_checkpoint(path, architecture) if architecture else load_folder(path)
 
 
-def find(fingerprint, models_dir=MODELS_DIR, more=()):
-    """The folder of the model with this fingerprint (8 bytes), in ``models_dir`` or among ``more``.
+def search(fingerprint, models_dir=MODELS_DIR, more=()):
+    """The folder of the model with this fingerprint (8 bytes), or None.
 
     Args:
       fingerprint: 8 bytes.
-      models_dir: the folder of model folders.
+      models_dir: the folder of model folders, and of those that were fetched.
       more: names or paths of further model folders, see ``folder_of``.
 
     Raises:
-      ModelError: where there is none.
+      ModelError: where there is none of a name in ``more``.
     """
-    known = available(models_dir)
-    for folder in (folder_of(name, models_dir) for name in (*known, *more)):
+    fetched = Path(models_dir) / released.FETCHED
+    folders = [Path(d) / name for d in (models_dir, fetched) for name in available(d)]
+    for folder in (*folders, *(folder_of(name, models_dir) for name in more)):
         try:
             if read_config(folder)["fingerprint"] == fingerprint.hex():
                 return folder
         except ModelError:
             continue  # a broken folder must not hide the right one
+    return None
+
+
+def find(fingerprint, models_dir=MODELS_DIR, more=()):
+    """The same, but where there is none, an error says what the model is and how to have it.
+
+    Raises:
+      ModelError: where there is none.
+    """
+    folder = search(fingerprint, models_dir, more)
+    if folder:
+        return folder
+    known = f"{models_dir} (there: {', '.join(available(models_dir)) or 'none'})"
+    try:
+        row = released.read(models_dir).get(fingerprint.hex())
+    except released.ReleasedError as error:
+        raise ModelError(
+            f"The file was written with model {fingerprint.hex()}, which is not in {known}, and "
+            f"what that was cannot be looked up: {error}"
+        ) from error
+    if row:
+        raise ModelError(
+            f"The file was written with {row}, which is not in {models_dir}: "
+            f"{released.way_to(row, models_dir)}"
+        )
     raise ModelError(
-        f"The file was written with model {fingerprint.hex()}, which is not in {models_dir} "
-        f"(there: {', '.join(known) or 'none'}). Put its folder there or name it with --model, or "
-        "its checkpoint with --checkpoint."
+        f"The file was written with model {fingerprint.hex()}, which is not in {known} nor among "
+        f"those released up to now ({released.LIST_NAME}), so that it cannot be fetched. Put its "
+        "folder there or name it with --model, or its checkpoint with --checkpoint."
     )

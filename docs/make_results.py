@@ -22,6 +22,7 @@ import preflight
 from architecture import Architecture
 from evaluation import curves, plots
 from pictures.metrics import to_db
+from rates import Rates
 
 ROOT = options.ROOT
 RDDATA, MODELS = ROOT / "RDdata", ROOT / "models"
@@ -76,14 +77,21 @@ def ours():
     return found
 
 
-def dash(value, form):
-    """A number, or a dash where there is none."""
-    return "-" if value is None else format(value, form)
+def ends(rows, column, form):
+    """The least and the largest of a column, one number where they are one, or a dash for none."""
+    values = sorted(float(row[column]) for row in rows if row.get(column))
+    if not values:
+        return "-"
+    return " to ".join(format(value, form) for value in dict.fromkeys((values[0], values[-1])))
 
 
 def models_table(own):
     """Markdown table of every model folder, its training, size and Kodak figures."""
-    measured = {row["fingerprint"]: row for _, rows, _ in own[::-1] for row in rows}
+    measured = {}  # the plain curves' rows, which come first in ``own``
+    for _, rows, _ in own:
+        for fingerprint in {row["fingerprint"] for row in rows}:
+            found = [row for row in rows if row["fingerprint"] == fingerprint]
+            measured.setdefault(fingerprint, found)
     lines = [
         "| name | family | N | M | lambda | metric | started from | steps | hours | images "
         "| parameters | kMAC/pixel | Kodak bpp | PSNR | MS-SSIM |",
@@ -95,15 +103,16 @@ def models_table(own):
         architecture = Architecture.of(c)
         counts = complexity.count(architecture).values()
         parameters, macs = (sum(values) for values in zip(*counts))
-        row = measured.get(c["fingerprint"], {})
-        kodak = [float(row[k]) if row.get(k) else None for k in ("bpp", "psnr_db", "ms_ssim")]
+        rows = measured.get(c["fingerprint"], [])
+        rates = Rates.of(c)
+        lambdas = f"{rates.low:g} to {rates.high:g}" if rates else f"{c['lmbda']:g}"
         start = f"`{Path(c['init_from']).name}`" if c["init_from"] else "scratch"
         lines.append(
             f"| `{path.parent.name}` | {c['family']} | {architecture.num_filters} "
-            f"| {architecture.num_latents} | {c['lmbda']:g} | {c['metric']} | {start} "
+            f"| {architecture.num_latents} | {lambdas} | {c['metric']} | {start} "
             f"| {c['steps']:,} | {c['hours']:.2f} | {c['images']} "
-            f"| {parameters:,} | {macs / 1000:.1f} | {dash(kodak[0], '.4f')} "
-            f"| {dash(kodak[1], '.2f')} | {dash(kodak[2], '.4f')} |"
+            f"| {parameters:,} | {macs / 1000:.1f} | {ends(rows, 'bpp', '.4f')} "
+            f"| {ends(rows, 'psnr_db', '.2f')} | {ends(rows, 'ms_ssim', '.4f')} |"
         )
     return lines
 

@@ -16,6 +16,7 @@ from coding.costs import costs_of
 from errors import UsageError
 from evaluation import tables
 from pictures import images
+from rates import delta_of
 
 
 def run(args):
@@ -24,13 +25,15 @@ def run(args):
     if codec and args.model:
         raise UsageError("--model or --checkpoint expected, got both.")
     if args.file.suffix.lower() == bitstream.EXTENSION:
+        if args.quality is not None or args.lmbda is not None:
+            raise UsageError("--quality and --lmbda are for images, which are coded first.")
         data = args.file.read_bytes()
         fingerprint = bitstream.unpack(data).fingerprint
         codec = codec or Codec.load(args.model or models.find(fingerprint))
     else:
         pixels, _ = images.read_image(args.file)
         codec = codec or Codec.load(args.model or options.DEFAULT_MODEL)
-        data = codec.compress(pixels)
+        data = codec.compress(pixels, args.quality, args.lmbda)
     facts = account(codec, data)
     print("\n".join(describe(facts)))
     if args.json:
@@ -47,18 +50,28 @@ def network_estimate(codec, latents):
       ``y``, ``z``: floats, sums of -log2 of the likelihoods over all channels.
     """
     z_hat = (latents.z_symbols + codec.entropy_coder.medians)[None].astype(np.float32)
-    y_hat = latents.y_hat[None].astype(np.float32)
+    y_hat = latents.y_hat()[None]
     _, raw = codec.networks.mixtures(y_hat, z_hat)
     prior = factorized_prior.weights_of(codec.model.weights)
     with tf.Graph().as_default(), tf.Session() as session:
         holders = [tf.placeholder(tf.float32, (None,) * 3 + v.shape[3:]) for v in (y_hat, raw)]
-        bits_y = -tf.reduce_sum(
-            gmm_entropy.log_likelihood(*holders, codec.architecture.family)
-        ) / np.log(2)
+        delta = None if latents.k is None else delta_of(latents.k)
+        nats_y = gmm_entropy.log_likelihood(*holders, codec.architecture.family, delta)
+        bits_y = -tf.reduce_sum(nats_y) / np.log(2)
         z = tf.placeholder(tf.float32, (None,) * 3 + z_hat.shape[3:])
         bits_z = -tf.reduce_sum(tf.log(factorized_prior.likelihood(z, prior))) / np.log(2)
         y_sum, z_sum = session.run([bits_y, bits_z], {holders[0]: y_hat, holders[1]: raw, z: z_hat})
     return float(y_sum), float(z_sum)
+
+
+def _rate(codec, k):
+    """Header fields of a file whose y has a quantisation step of its own."""
+    if k is None:
+        return {}
+    fields = {"quantisation_step": delta_of(k)}
+    if codec.rates:
+        fields["lmbda"] = float(f"{codec.rates.lmbda_of(k):.4g}")
+    return fields
 
 
 def account(codec, data):
@@ -84,7 +97,7 @@ def account(codec, data):
             "channel": int(c),
             "bits": float(by_channel[c]),
             "share": float(by_channel[c] / total),
-            "largest": int(np.abs(latents.y_hat[..., c]).max()),
+            "largest": int(np.abs(latents.y_symbols[..., c]).max()),
         }
         for c in np.argsort(-by_channel, kind="stable")
         if container.active[c]
@@ -100,6 +113,7 @@ def account(codec, data):
             "width": container.width,
             "height": container.height,
             "latents_crc": f"{container.latents_crc:08x}",
+            **_rate(codec, container.k),
             "filters": codec.architecture.num_filters,
             "latent_channels": len(container.active),
             "coded_channels": int(container.active.sum()),

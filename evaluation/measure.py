@@ -23,8 +23,8 @@ class Task(NamedTuple):
 
     path: of the image. kind: "model", "classic" or "matched". codec: the model's name, or the
     classic codec's. load: what ``loaded_codec`` takes. fingerprint: of the model, hexadecimal.
-    setting: of a classic codec. limit: in bytes, of a matched one. matched_to: the model whose
-    files set the limit.
+    setting: of a classic codec, or the lambda of a model of many rates. limit: in bytes, of a
+    matched one. matched_to: the model, or its point (``points.label``), whose files set the limit.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     codec: str
     load: tuple = ()
     fingerprint: str = ""
-    setting: int | None = None
+    setting: float | None = None
     limit: int | None = None
     matched_to: str = ""
 
@@ -98,10 +98,11 @@ def _measure_model(task, pixels):
 
     _warmed_up(task.load, pixels.shape)
     codec = loaded_codec(task.load)
+    k = codec.k_of(lmbda=task.setting)
     clock = time.perf_counter
     scope = reset_peak_memory()
     start = clock()
-    latents = codec.analyse(pixels)
+    latents = codec.analyse(pixels, k)
     analysed = clock()
     data = codec.encode(latents)
     encoded = clock()
@@ -126,6 +127,8 @@ def _measure_model(task, pixels):
             "encode_peak_mib": encode_peak,
             "decode_peak_mib": peak_memory(),
             "peak_scope": scope,
+            "setting": task.setting,
+            "lmbda": codec.model.config.get("lmbda") if k is None else task.setting,
             "family": codec.architecture.family,
             "filters": codec.architecture.num_filters,
             "latents": codec.architecture.num_latents,

@@ -40,6 +40,15 @@ def add_run_options(parser):
         f"(default: {options.DEFAULT_MODEL}, or the --checkpoint)",
     )
     what.add_argument(
+        "--lambdas",
+        nargs="+",
+        type=options.positive,
+        metavar="X",
+        help="at which models of many rates are measured, which makes their curves (default: those "
+        "of the papers' models that lie in a model's range: 0.0016 0.0032 0.0075 0.015 0.03 0.045, "
+        "or for MS-SSIM 3 12 40 120)",
+    )
+    what.add_argument(
         "--codecs",
         nargs="+",
         default=[],
@@ -89,7 +98,8 @@ def add_run_options(parser):
         type=Path,
         metavar="OUT.csv",
         help="also write the models' means as a curve in the form of RDdata/; takes the 24 Kodak "
-        "images and models of one family and metric whose names differ in a last number",
+        "images and one model of many rates, or models of one family and metric whose names differ "
+        "in a last number",
     )
 
 
@@ -102,7 +112,8 @@ def add_report_options(parser):
         metavar="OUT.html",
         help="the page: charts, tables and a viewer that compares each image with its original and "
         "with classic codecs at equal bytes (--codecs, or else jpeg, webp and avif); about 1 MB "
-        f"for each photograph of 768x512 (default: {PAGE} in the output folder)",
+        "for each photograph of 768x512 and each model or lambda (default: "
+        f"{PAGE} in the output folder)",
     )
 
 
@@ -142,6 +153,16 @@ def add_bits_options(parser):
         metavar="NAME",
         help="folder in models/, or path of one (default: the one that a .glic file names; "
         f"{options.DEFAULT_MODEL} for images)",
+    )
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=options.quality,
+        metavar="0..100",
+        help="at which a model of many rates codes an image (default: the middle, 50)",
+    )
+    rate.add_argument(
+        "--lmbda", type=options.positive, metavar="X", help="the same as a lambda of the model's"
     )
     options.add_model_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything as JSON")

@@ -1,7 +1,8 @@
 """Our models' measured points as a file of RDdata/: evaluate.py run --rddata.
 
-One row per model of a curve, by rising rate, averaged as RDdata/README.md states: bpp, PSNR and
-linear MS-SSIM are means over the 24 Kodak images, MS-SSIM in dB is that of the mean.
+One row per point of a curve, by rising rate: of each model of one rate, or at each lambda of one of
+many. They are averaged as RDdata/README.md states: bpp, PSNR and linear MS-SSIM are means over the
+24 Kodak images, MS-SSIM in dB is that of the mean.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def check(path, image_paths, curve_names):
         )
     if len(set(curve_names)) != 1:
         raise RDdataError(
-            "--rddata needs models of one curve, which are of one family and metric and differ in "
-            f"the last number of their names; got {', '.join(sorted(set(curve_names))) or 'none'}."
+            "--rddata needs models of one curve: one of many rates, or several of one family and "
+            "metric that differ in the last number of their names; got "
+            f"{', '.join(sorted(set(curve_names))) or 'none'}."
         )
     if path.exists():
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
@@ -57,7 +59,7 @@ def rounded(row):
 
 
 def rows_of(means, learned):
-    """Rows of the models, by rising rate.
+    """Rows of the models' points, by rising rate.
 
     Args:
       means: from ``tables.means``.
@@ -68,7 +70,8 @@ def rows_of(means, learned):
     """
     codecs = {codec.name: codec for codec in learned}
     ours = [mean for mean in means if mean["kind"] == "model"]
-    if len(ours) < len(codecs) or any(m["images"] != len(KODAK) for m in ours):
+    expected = sum(len(codec.lambdas) for codec in learned)
+    if len(ours) < expected or any(m["images"] != len(KODAK) for m in ours):
         raise RDdataError(
             "--rddata: not all images were measured or count in the means: no file is written."
         )
@@ -78,7 +81,7 @@ def rows_of(means, learned):
         values = {name: mean[_MEANS.get(name, name)] for name in _DIGITS}
         values.update(
             setting=codec.name,
-            lmbda=codec.config.get("lmbda"),
+            lmbda=codec.config.get("lmbda") if mean["setting"] is None else mean["setting"],
             filters=codec.config.get("num_filters"),
             fingerprint=codec.fingerprint,
         )

@@ -12,19 +12,29 @@ from typing import NamedTuple
 from cli import options
 from cli.inputs import collect
 from errors import UsageError
-from evaluation import classics, curves, plots, rddata, tables, workers
+from evaluation import classics, curves, plots, points, rddata, tables, workers
 from evaluation.measure import Task
 from evaluation.options import ALL_ANCHORS
 from pictures import images
 
 
 class LearnedCodec(NamedTuple):
-    """A model to measure: name, what loads it, fingerprint, and the config of its folder."""
+    """A model to measure.
+
+    name: of its folder. load: what ``measure.loaded_codec`` takes. fingerprint: hexadecimal.
+    config: of its folder. lambdas: at which it is measured; (None,) for one of one rate.
+    """
 
     name: str
     load: tuple
     fingerprint: str
     config: dict
+    lambdas: tuple = (None,)
+
+    @property
+    def many(self):
+        """Whether it serves many rates."""
+        return self.lambdas != (None,)
 
 
 def learned_codecs(args):
@@ -40,27 +50,39 @@ def learned_codecs(args):
     architecture = options.checkpoint_architecture(args)
     if architecture:
         checkpoint = args.checkpoint, architecture
-        return [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint))]
+        found = [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint), args)]
+        return _checked(found, args)
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
-    found = [_learned(models.load_named(name), ("name", name)) for name in names]
+    found = [_learned(models.load_named(name), ("name", name), args) for name in names]
     if len({codec.name for codec in found}) < len(found):
         raise UsageError(
             f"Models of different names expected, got {', '.join(c.name for c in found)}."
         )
+    return _checked(found, args)
+
+
+def _learned(model, load, args):
+    lambdas = points.lambdas_of(model.name, model.config, args.lambdas)
+    return LearnedCodec(model.name, load, model.fingerprint.hex(), model.config, lambdas)
+
+
+def _checked(found, args):
+    """``found``, or UsageError for --lambdas that none of the models has a use for."""
+    if args.lambdas and not any(codec.many for codec in found):
+        raise UsageError("--lambdas needs a model of many rates: leave it out, or name one.")
     return found
-
-
-def _learned(model, load):
-    return LearnedCodec(model.name, load, model.fingerprint.hex(), model.config)
 
 
 def series_of(learned):
     """Dict of model name to (curve name, label).
 
-    Models whose names differ in a last number make one curve, where they are of one family and
-    were trained for one metric.
+    A model of many rates is a curve of its own. Of those of one rate, models whose names differ in
+    a last number make one curve, where they are of one family and were trained for one metric.
     """
-    stems = {codec.name: re.sub(r"-[0-9]+$", "", codec.name) for codec in learned}
+    stems = {
+        codec.name: codec.name if codec.many else re.sub(r"-[0-9]+$", "", codec.name)
+        for codec in learned
+    }
     sizes = collections.Counter(stems.values())
     kinds = collections.defaultdict(set)
     for codec in learned:
@@ -77,8 +99,9 @@ def series_of(learned):
 def first_tasks(paths, learned, codecs):
     """Tasks of the models, and of the classic codecs' ladders."""
     tasks = [
-        Task(str(path), "model", codec.name, codec.load, codec.fingerprint)
+        Task(str(path), "model", codec.name, codec.load, codec.fingerprint, lmbda)
         for codec in learned
+        for lmbda in codec.lambdas
         for path in paths
     ]
     for name in codecs:
@@ -96,7 +119,13 @@ def matched_tasks(rows, paths, codecs):
     """
     by_hash = {workers.image_hash(str(path)): str(path) for path in paths}
     return [
-        Task(by_hash[row["sha256"]], "matched", name, limit=row["bytes"], matched_to=row["codec"])
+        Task(
+            by_hash[row["sha256"]],
+            "matched",
+            name,
+            limit=row["bytes"],
+            matched_to=tables.point_of(row),
+        )
         for name in codecs
         for row in rows
         if row["kind"] == "model"

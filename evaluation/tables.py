@@ -8,13 +8,13 @@ import json
 import math
 
 from cli.outputs import atomic_write
-from evaluation import classics
+from evaluation import classics, points
 from evaluation.curves import make_curve
 from pictures import metrics
 
 # fmt: off
 COLUMNS = (
-    "image", "sha256", "width", "height", "mode", "notes", "kind", "codec", "setting",
+    "image", "sha256", "width", "height", "mode", "notes", "kind", "codec", "setting", "lmbda",
     "matched_to", "fits", "family", "filters", "latents", "fingerprint", "bytes", "bpp", "psnr",
     "ms_ssim", "ms_ssim_db", "encode_seconds", "encode_networks_seconds", "encode_entropy_seconds",
     "decode_seconds", "decode_entropy_seconds", "decode_networks_seconds", "encode_peak_mib",
@@ -32,12 +32,18 @@ _AVERAGED = (
 _LARGEST = ("encode_peak_mib", "decode_peak_mib")
 MEAN_COLUMNS = (
     *MEAN_KEYS,
+    "lmbda",
     "images",
     *_AVERAGED[:3],
     "ms_ssim_db",
     *_AVERAGED[3:],
     *_LARGEST,
 )
+
+
+def point_of(row):
+    """A row's or a mean's codec, with the lambda of a model of many rates."""
+    return points.label(row["codec"], row.get("setting") if row["kind"] == "model" else None)
 
 
 def _group(row):
@@ -91,7 +97,7 @@ def means(rows):
         groups.setdefault(_group(row), []).append(row)
     result = []
     for group, members in groups.items():
-        mean = dict(zip(MEAN_KEYS, group), images=len(members))
+        mean = dict(zip(MEAN_KEYS, group), lmbda=members[0].get("lmbda"), images=len(members))
         for column in _AVERAGED:
             mean[column] = _mean([m.get(column) for m in members])
         ms_ssim = mean["ms_ssim"]
@@ -106,7 +112,7 @@ def means(rows):
 def label_of(mean):
     """A name for people."""
     if mean["kind"] == "model":
-        return mean["codec"]
+        return point_of(mean)
     label = classics.CLASSICS[mean["codec"]].label
     if mean["kind"] == "matched":
         return f"{label} at the size of {mean['matched_to']}"
@@ -118,13 +124,12 @@ def curves_of(all_means, series):
 
     Args:
       all_means: from ``means``.
-      series: dict of model name to (curve name, label): models of one family and metric at
-        several rates make one curve.
+      series: dict of model name to (curve name, label), see ``session.series_of``.
 
     Returns:
       List of ``Curve``, models first.
     """
-    points = {}
+    by_curve = {}
     for mean in all_means:
         if mean["kind"] == "model":
             name, label = series[mean["codec"]]
@@ -133,8 +138,8 @@ def curves_of(all_means, series):
         else:
             continue
         point = mean["bpp"], mean["psnr"], mean["ms_ssim_db"]
-        points.setdefault((mean["kind"], name, label), []).append(point)
-    ordered = sorted(points.items(), key=lambda item: item[0][0] != "model")
+        by_curve.setdefault((mean["kind"], name, label), []).append(point)
+    ordered = sorted(by_curve.items(), key=lambda item: item[0][0] != "model")
     return [make_curve(name, label, kind, values) for (kind, name, label), values in ordered]
 
 
@@ -144,7 +149,7 @@ def _number(value, form, unknown="-"):
 
 def describe_row(row):
     """The line of one image."""
-    name = row["codec"] if not row["matched_to"] else f"{row['codec']} = {row['matched_to']}"
+    name = point_of(row) if not row["matched_to"] else f"{row['codec']} = {row['matched_to']}"
     line = (
         f"{row['image']:20s} {name:24s} {row['bpp']:7.4f} bpp  PSNR {row['psnr']:6.3f} dB  "
         f"MS-SSIM {_number(row['ms_ssim'], '.5f')} ({_number(row['ms_ssim_db'], '.3f')} dB)"

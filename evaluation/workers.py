@@ -2,8 +2,8 @@
 
 Every measurement is done in a worker process, so that threads can be limited and a crash costs one
 image. A result is kept under a hash of all that it depends on: the image's bytes, the model's
-fingerprint or the classic codec's options, the source of the code that measures, the versions of
-the libraries, the device, and the numbers of threads and processes.
+fingerprint and lambda or the classic codec's options, the source of the code that measures, the
+versions of the libraries, the device, and the numbers of threads and processes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def cache_key(task, threads, jobs):
         "jobs": jobs,
     }
     if task.kind == "model":
-        identity["fingerprint"] = task.fingerprint
+        identity["fingerprint"], identity["setting"] = task.fingerprint, task.setting
     else:
         codec = classics.find(task.codec)
         identity["codec"] = [task.codec, classics.library_version(task.codec)]

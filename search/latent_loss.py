@@ -8,6 +8,7 @@ no seams, as no latent is ever held fixed.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -35,21 +36,32 @@ GRADIENT_BYTES = 40
 SEARCH_BYTES = 3 / 16
 
 
+class Rate(NamedTuple):
+    """What an image's loss weighs.
+
+    lmbda: weight of the distortion, as in training. delta: the quantisation step of y.
+    """
+
+    lmbda: float
+    delta: float = 1.0
+
+
 class LatentLoss:
     """bpp + lambda * distortion as a function of an image's latents. Builds its graph once.
+
+    y is in quantisation steps throughout: y_hat = delta * y.
 
     Gradients pass the synthesis transform in bfloat16, which takes half the time and memory; their
     error was 5 % of their norm on a photograph at 64 filters. ``loss`` is in float32.
 
     Args:
       codec: ``codec.Codec``.
-      lmbda: weight of the distortion, as in training.
       metric: "mse" (on the 0 to 255 scale) or "ms-ssim" (1 - MS-SSIM; in a tiled image the mean
         of the tiles', weighted by their pixels).
     """
 
-    def __init__(self, codec, lmbda, metric):
-        self._codec, self._lmbda, self._metric = codec, lmbda, metric
+    def __init__(self, codec, metric):
+        self._codec, self._metric = codec, metric
         with tf.Graph().as_default() as graph:
             weights = Weights(codec.model.weights)
             with tf.variable_scope("", custom_getter=weights.getter):
@@ -69,6 +81,8 @@ class LatentLoss:
         self._corner = tf.placeholder(tf.int32, (2,))  # where x begins in the tile, in pixels
         self._weight = tf.placeholder(tf.float32, ())  # of the distortion
         self._image_pixels = tf.placeholder(tf.float32, ())
+        self._lmbda = tf.placeholder(tf.float32, ())
+        self._delta = tf.placeholder(tf.float32, ())  # the quantisation step of y
         self._loss = self._tile_loss(tf.float32)
         self._relaxed = self._tile_loss(tf.bfloat16)
         self._gradients = tf.gradients(self._relaxed, [self._y, self._z])
@@ -83,10 +97,12 @@ class LatentLoss:
         """The tile's share of the image's loss, with the synthesis transform in ``dtype``."""
         architecture = self._codec.architecture
         prior = factorized_prior.variables(architecture.num_filters)
-        y_hat, z_hat = self._y[None], (self._z + self._codec.entropy_coder.medians)[None]
+        y_hat = self._delta * self._y[None]
+        z_hat = (self._z + self._codec.entropy_coder.medians)[None]
         _, raw = network.mixtures(y_hat, z_hat, architecture)
         own_y, own_raw = self._inner(y_hat, PER_Z), self._inner(raw, PER_Z)
-        nats = -tf.reduce_sum(gmm_entropy.log_likelihood(own_y, own_raw, architecture.family))
+        family = architecture.family
+        nats = -tf.reduce_sum(gmm_entropy.log_likelihood(own_y, own_raw, family, self._delta))
         nats -= tf.reduce_sum(tf.log(factorized_prior.likelihood(self._inner(z_hat, 1), prior)))
         x_hat = network.reconstruction(y_hat, architecture, dtype)
         distortion = self._weight * self._distortion(x_hat[0])
@@ -116,7 +132,7 @@ class LatentLoss:
         rows, columns = (_spans(length // PER_Z, side // STRIDE) for length in (h, w))
         return [(row, column) for row in rows for column in columns]
 
-    def _feeds(self, pixels, y, z, tile):
+    def _feeds(self, pixels, y, z, rate, tile):
         """Feeds of one tile."""
         image_pixels = pixels.shape[0] * pixels.shape[1]
         starts = [span.start for span in tile]
@@ -140,29 +156,32 @@ class LatentLoss:
             self._corner: [STRIDE * (a - span.low) for a, span in zip(starts, tile)],
             self._weight: own[0] * own[1] / image_pixels,
             self._image_pixels: image_pixels,
+            self._lmbda: rate.lmbda,
+            self._delta: rate.delta,
         }
 
     def _run(self, fetches, feeds):
         with memory_errors():
             return self._session.run(fetches, feeds)
 
-    def loss(self, pixels, y_hat, z_symbols):
+    def loss(self, pixels, y_symbols, z_symbols, rate):
         """The image's loss by the float model.
 
         Args:
           pixels: uint8 (H, W, 3), or grey (H, W).
-          y_hat, z_symbols: float32 (h, w, M) and (h/4, w/4, N), z without the medians; rounded,
-            or relaxed as the search has them.
+          y_symbols, z_symbols: float32 (h, w, M), in quantisation steps, and (h/4, w/4, N), without
+            the medians; rounded, or relaxed as the search has them.
+          rate: ``Rate``.
         """
-        tiles = self._tiles(y_hat)
-        feeds = (self._feeds(pixels, y_hat, z_symbols, tile) for tile in tiles)
+        tiles = self._tiles(y_symbols)
+        feeds = (self._feeds(pixels, y_symbols, z_symbols, rate, tile) for tile in tiles)
         return sum(float(self._run(self._loss, f)) for f in feeds)
 
-    def gradients(self, pixels, y_hat, z_symbols):
-        """The loss of ``loss``, and its gradients with respect to y_hat and z_symbols."""
-        total, sums = 0.0, (np.zeros_like(y_hat), np.zeros_like(z_symbols))
-        for tile in self._tiles(y_hat):
-            feeds = self._feeds(pixels, y_hat, z_symbols, tile)
+    def gradients(self, pixels, y_symbols, z_symbols, rate):
+        """The loss of ``loss``, and its gradients with respect to y_symbols and z_symbols."""
+        total, sums = 0.0, (np.zeros_like(y_symbols), np.zeros_like(z_symbols))
+        for tile in self._tiles(y_symbols):
+            feeds = self._feeds(pixels, y_symbols, z_symbols, rate, tile)
             loss, parts = self._run([self._relaxed, self._gradients], feeds)
             total += float(loss)
             for whole, part, scale in zip(sums, parts, (PER_Z, 1)):

@@ -22,8 +22,9 @@ import numpy as np
 from coding.latents import Latents
 from errors import GlicError
 from pictures import metrics
+from rates import delta_of
 from search.interruption import SearchInterrupted
-from search.latent_loss import LatentLoss
+from search.latent_loss import LatentLoss, Rate
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
 ITERATIONS = (0, 4, 10, 20, 30, 45, 70, 100, 150, 240)
@@ -104,31 +105,39 @@ class Refiner:
 
     Args:
       codec: ``codec.Codec``.
-      lmbda: weight of the distortion, as in training.
+      lmbda: weight of the distortion, as in training, with a model of one rate; one of many rates
+        has a lambda for each quantisation step.
       metric: "mse" (on the 0 to 255 scale) or "ms-ssim" (1 - MS-SSIM).
 
     Raises:
       RefineError: for a lambda or metric that is not known.
     """
 
-    def __init__(self, codec, lmbda, metric="mse"):
+    def __init__(self, codec, lmbda=None, metric="mse"):
         if metric not in ("mse", "ms-ssim"):
             raise RefineError(f"Metric mse or ms-ssim expected, got {metric}.")
-        if not lmbda or not lmbda > 0:
+        if codec.rates is None and not (lmbda and lmbda > 0):
             raise RefineError(
                 f"A positive lambda expected, got {lmbda}: refinement needs the weight of the "
                 "distortion that the model was trained with."
             )
         self._codec, self._lmbda, self._metric = codec, lmbda, metric
-        self._loss = LatentLoss(codec, lmbda, metric)
+        self._loss = LatentLoss(codec, metric)
 
-    def search(self, pixels, iterations, progress=None):
+    def _rate(self, k):
+        """``Rate`` of a quantisation step."""
+        if k is None:
+            return Rate(self._lmbda)
+        return Rate(self._codec.rates.lmbda_of(k), delta_of(k))
+
+    def search(self, pixels, iterations, progress=None, k=None):
         """Gradient descent from the analysis transform's latents.
 
         Args:
           pixels: uint8 (H, W, 3), or grey (H, W).
           iterations: number of steps.
           progress: called with the relaxed loss after each of them, or None.
+          k: the quantisation step of y, see ``Codec.k_of``.
 
         Returns:
           ``Latents`` (the best rounded ones by the float model's loss) and whether Ctrl-C ended
@@ -136,7 +145,9 @@ class Refiner:
         """
         y, z = self._codec.transform(pixels)
         picture = (*pixels.shape[:2], pixels.ndim == 2)
-        best_loss, best = math.inf, self._codec.quantise(y, z, *picture)
+        best_loss, best = math.inf, self._codec.quantise(y, z, *picture, k)
+        rate = self._rate(best.k)
+        y /= np.float32(rate.delta)  # from here on in steps
         z -= self._codec.entropy_coder.medians
         interrupted = False
         start = RATE * min(1, RATE_ITERATIONS / iterations) ** RATE_POWER
@@ -145,39 +156,39 @@ class Refiner:
         try:
             for i in range(iterations):
                 if i and i % CHECK_EVERY == 0:
-                    best_loss, best = self._better(pixels, y, z, best_loss, best)
+                    best_loss, best = self._better(pixels, y, z, rate, best_loss, best)
                 done = i / max(1, iterations - 1)
                 temperature = _falling(TEMPERATURE_START, TEMPERATURE_END, done)
                 (y_soft, y_slope), (z_soft, z_slope) = (
                     soft_rounding(v, temperature, NOISE * _logistic(random, v.shape))
                     for v in (y, z)
                 )
-                loss, (y_gradient, z_gradient) = self._loss.gradients(pixels, y_soft, z_soft)
-                rate = _falling(start, start / FALL, done)
-                descent.step([y_gradient * y_slope, z_gradient * z_slope], rate)
+                loss, (y_gradient, z_gradient) = self._loss.gradients(pixels, y_soft, z_soft, rate)
+                learning_rate = _falling(start, start / FALL, done)
+                descent.step([y_gradient * y_slope, z_gradient * z_slope], learning_rate)
                 if progress:
                     progress(loss)
         except KeyboardInterrupt:
             interrupted = True
-        _, best = self._better(pixels, y, z, best_loss, best)
+        _, best = self._better(pixels, y, z, rate, best_loss, best)
         return best, interrupted
 
-    def _better(self, pixels, y, z, best_loss, best):
+    def _better(self, pixels, y, z, rate, best_loss, best):
         """The loss and ``Latents`` of y and z rounded, or those that are given if less."""
-        y_hat, z_symbols = np.rint(y), np.rint(z)
-        loss = self._loss.loss(pixels, y_hat, z_symbols)
+        y_symbols, z_symbols = np.rint(y), np.rint(z)
+        loss = self._loss.loss(pixels, y_symbols, z_symbols, rate)
         if loss >= best_loss:
             return best_loss, best
-        rounded = y_hat.astype(np.int32), z_symbols.astype(np.int32)
+        rounded = y_symbols.astype(np.int32), z_symbols.astype(np.int32)
         return loss, Latents(*rounded, *best[2:])
 
-    def compress(self, pixels, level, progress=None):
+    def compress(self, pixels, level, progress=None, k=None):
         """The better of the plain and the refined file, by real bytes and decoded pixels.
 
         Args:
           pixels: uint8 (H, W, 3), or grey (H, W).
           level: 0 to 9, see ``ITERATIONS``.
-          progress: see ``search``.
+          progress, k: see ``search``.
 
         Returns:
           ``Refined``.
@@ -192,11 +203,11 @@ class Refiner:
                 f"Refinement for MS-SSIM needs sides of {metrics.MS_SSIM_MIN_SIDE} pixels, got "
                 f"{width}x{height}: leave --effort out for this one."
             )
-        plain = self._codec.analyse(pixels)
+        plain = self._codec.analyse(pixels, k)
         best = Refined(plain, self._codec.encode(plain), 0.0)
         if not ITERATIONS[level]:
             return best
-        latents, interrupted = self.search(pixels, ITERATIONS[level], progress)
+        latents, interrupted = self.search(pixels, ITERATIONS[level], progress, k)
         data = self._codec.encode(latents)
         before, after = self._cost(pixels, *best[:2]), self._cost(pixels, latents, data)
         if after < before:
@@ -212,7 +223,8 @@ class Refiner:
             distortion = metrics.mse(pixels, restored)
         else:
             distortion = 1 - metrics.ms_ssim(pixels, restored)
-        return 8 * len(data) / (latents.height * latents.width) + self._lmbda * distortion
+        lmbda = self._rate(latents.k).lmbda
+        return 8 * len(data) / (latents.height * latents.width) + lmbda * distortion
 
 
 def _logistic(random, shape):

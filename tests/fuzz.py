@@ -20,6 +20,7 @@ import time
 import zlib
 
 HEADER = struct.Struct("<4sBB8sIIIIIB")
+STEP = struct.Struct("<H")
 FIELDS = ["magic", "version", "mode", "fingerprint", "height", "width", "crc", "z", "y", "flags"]
 NUMBERS = (0, 1, 2, 63, 64, 65, 255, 256, 1000, 4096, 13377, 65535, 65536, 2**24, 2**31, 2**32 - 1)
 SECONDS = 1.0  # of processor time, of one input
@@ -34,6 +35,9 @@ def split(data):
     """Dict of a sound file's header fields, and its flags, z and y as bytearrays."""
     header = dict(zip(FIELDS, HEADER.unpack_from(data)))
     start, parts = HEADER.size, []
+    if header["version"] == 2:
+        (header["step"],) = STEP.unpack_from(data, start)
+        start += STEP.size
     for field in ("flags", "z", "y"):
         parts.append(bytearray(data[start : start + header[field]]))
         start += header[field]
@@ -44,7 +48,10 @@ def join(header, parts, lengths_right=True):
     """A file with a right checksum."""
     if lengths_right:
         header = dict(header, flags=len(parts[0]) & 0xFF, z=len(parts[1]), y=len(parts[2]))
-    body = HEADER.pack(*(header[f] for f in FIELDS)) + b"".join(parts)
+    body = HEADER.pack(*(header[f] for f in FIELDS))
+    if "step" in header:
+        body += STEP.pack(header["step"])
+    body += b"".join(parts)
     return body + struct.pack("<I", zlib.crc32(body))
 
 
@@ -81,8 +88,9 @@ def mutate(rng, data):
     header, parts = split(data)
     for _ in range(rng.randrange(1, 4)):
         if kind == 1:  # a header field; the checksum is right
-            field = rng.choice(FIELDS[1:])
-            limit = {"version": 8, "mode": 8, "flags": 8, "fingerprint": 64}.get(field, 32)
+            field = rng.choice(list(header)[1:])
+            bits = {"version": 8, "mode": 8, "flags": 8, "step": 16, "fingerprint": 64}
+            limit = bits.get(field, 32)
             value = rng.choice((rng.choice(NUMBERS), rng.randrange(1 << 16), rng.getrandbits(32)))
             value %= 1 << limit
             header[field] = struct.pack("<Q", value) if field == "fingerprint" else value

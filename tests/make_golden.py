@@ -1,4 +1,4 @@
-"""Makes the golden streams of format version 1: python tests/make_golden.py
+"""Makes the golden streams of both format versions: python tests/make_golden.py
 
 They were made once and are kept: a change of the code that changes them breaks every file that
 exists, so the script refuses to replace any. It documents how they came to be, and adds new ones.
@@ -47,25 +47,45 @@ def picture_cases():
 def latent_cases(num_filters):
     """Dict of name to ``Latents`` that no picture gives."""
     rng = np.random.default_rng(2023)
-    y_hat = rng.integers(-3, 4, (4, 8, num_filters)).astype(np.int32)
-    y_hat[..., 5:9] = 0
-    y_hat[1, 2, 0], y_hat[3, 7, num_filters - 1] = 2**20, -(2**20)
-    y_hat[0, 0, :3] = [70_000, -300, 256]
+    y_symbols = rng.integers(-3, 4, (4, 8, num_filters)).astype(np.int32)
+    y_symbols[..., 5:9] = 0
+    y_symbols[1, 2, 0], y_symbols[3, 7, num_filters - 1] = 2**20, -(2**20)
+    y_symbols[0, 0, :3] = [70_000, -300, 256]
     z_symbols = rng.integers(-2, 3, (1, 2, num_filters)).astype(np.int32)
     z_symbols[0, 1, :4] = [2**20, -(2**20), 500, -500]
     from coding.latents import Latents
 
     still = np.zeros((4, 4, num_filters), np.int32), np.zeros((1, 1, num_filters), np.int32)
     return {
-        "escapes": Latents(y_hat, z_symbols, 60, 128),
+        "escapes": Latents(y_symbols, z_symbols, 60, 128),
         "all-zero": Latents(*still, 64, 64),
     }
 
 
+def step_cases(num_filters):
+    """Cases of version 2, by quantisation step k: dict of name to pixels or ``Latents``, and k."""
+    pictures, latents = picture_cases(), latent_cases(num_filters)
+    ends = {f"k{k}-escapes": (latents["escapes"]._replace(k=k), k) for k in (1, 65535)}
+    return {
+        "k591-63x65": (pictures["63x65"], 591),
+        "k1024-64x64": (pictures["64x64"], 1024),
+        "k3135-grey": (pictures["grey"], 3135),
+        **ends,
+    }
+
+
+def of_many_rates(codec):
+    """The codec of the same weights as a model of a range of lambdas."""
+    from codec import Codec
+
+    config = {"lmbda": [0.001, 1000.0], "lmbda_reference": 1.0}
+    return Codec(codec.model._replace(config=config))
+
+
 def latents_sha256(latents):
-    """SHA-256 of z's symbols, then y_hat, as little-endian int32, row by row."""
+    """SHA-256 of z's symbols, then y's, as little-endian int32, row by row."""
     digest = hashlib.sha256(np.ascontiguousarray(latents.z_symbols, "<i4"))
-    digest.update(np.ascontiguousarray(latents.y_hat, "<i4"))
+    digest.update(np.ascontiguousarray(latents.y_symbols, "<i4"))
     return digest.hexdigest()
 
 
@@ -103,6 +123,10 @@ def main():
             add(manifest, codec, f"{family}-{case}", codec.analyse(pixels), True)
         for case, latents in latent_cases(NUM_FILTERS).items():
             add(manifest, codec, f"{family}-{case}", latents, False)
+        codec = of_many_rates(codec)
+        for case, (given, k) in step_cases(NUM_FILTERS).items():
+            latents = codec.analyse(given, k) if isinstance(given, np.ndarray) else given
+            add(manifest, codec, f"{family}-{case}", latents, isinstance(given, np.ndarray))
     MANIFEST.write_text(json.dumps(manifest, indent=1) + "\n")
 
 

@@ -175,7 +175,7 @@ def softmax(logits):
     return [p / total for p in powers]
 
 
-def symbol_table(raw, family):
+def symbol_table(raw, family, unit):
     """Section 7: (table, value of entry 1, order) of one symbol from its parameters."""
     shapes = ["gauss"] if family == "gmm" else ["gauss", "laplace", "logistic"]
     families = [F32(1)] if family == "gmm" else softmax(raw[27:30])
@@ -184,8 +184,8 @@ def symbol_table(raw, family):
         own = raw[9 * f : 9 * f + 9]
         for weight, mean, scale in zip(softmax(own[0::3]), own[1::3], own[2::3]):
             weight = weight * families[f]
-            mean = F32(mean) * F32(2**-12)
-            scale = max(abs(F32(scale)) * F32(2**-12), F32(2**-6))
+            mean = F32(mean) * unit
+            scale = max(abs(F32(scale)) * unit, F32(2**-6))
             parts.append((weight, mean, scale, shape))
             center = center + weight * mean
     center = F32(round(float(center)))
@@ -242,13 +242,16 @@ def phi_of(z, weights):
     return x
 
 
-def decode_y(data, phi, active, weights, family):
-    """Section 6."""
+def decode_y(data, phi, active, weights, family, step_k):
+    """Section 6; ``step_k`` is K of version 2, None in version 1."""
     h, w, _ = phi.shape
     n = len(active)
     masked = weights["entropy_parameter/masked/weights"]
     taps = np.array([masked[r + 2, c + 2] for r, c in TAPS])
-    context = Layer(taps, weights["entropy_parameter/masked/biases"], False, 0)
+    bits, factor, limit, unit = 0, 1, 2**15, F32(2**-12)
+    if step_k is not None:
+        bits, factor, limit, unit = 10, step_k, 2**22, F32(2**-2) / F32(step_k)
+    context = Layer(taps, weights["entropy_parameter/masked/biases"], False, bits)
     layers = []
     for i in range(3):
         name = f"entropy_parameter/layer_{i}/signal_conv2d" + (f"_{i}" if i else "")
@@ -263,13 +266,14 @@ def decode_y(data, phi, active, weights, family):
             sums = np.zeros(2 * n, np.int64)
             for (r, c), kernel in zip(TAPS, context.weights):
                 if i + r >= 0 and 0 <= j + c < w:
-                    sums += np.clip(y[i + r, j + c], -(2**15), 2**15) @ kernel
+                    sums += np.clip(y[i + r, j + c] * factor, -limit, limit) @ kernel
             t = np.array([*context.finish(sums), *phi[i, j]], np.int64)
             for layer in layers:
                 t = np.array(layer.finish(t @ layer.weights), np.int64)
             groups = t.reshape(-1, n)
             for c in np.flatnonzero(active):
-                table, first, order = symbol_table([int(v) for v in groups[:, c]], family)
+                raw = [int(v) for v in groups[:, c]]
+                table, first, order = symbol_table(raw, family, unit)
                 symbol = coder.decode(table)
                 if symbol == 0:
                     symbol = -coder.golomb(order)
@@ -279,23 +283,29 @@ def decode_y(data, phi, active, weights, family):
     return y
 
 
+def step_of(data):
+    """K of a file's bytes, None in version 1."""
+    return None if data[4] == 1 else struct.unpack("<H", data[35:37])[0]
+
+
 def decode(data, weights, family):
-    """Latents of a file's bytes: (y_hat, z_symbols), int64. Section 2 for the container."""
+    """Symbols of a file's bytes: (y, z), int64. Section 2 for the container."""
     magic, version, _, _, height, width, latents_crc, z_size, y_size, flag_size = struct.unpack(
         "<4sBB8sIIIIIB", data[:35]
     )
     (crc,) = struct.unpack("<I", data[-4:])
-    if magic != b"GLIC" or version != 1 or crc != zlib.crc32(data[:-4]):
-        raise ValueError("not a sound file of version 1")
-    flags = data[35 : 35 + flag_size]
+    if magic != b"GLIC" or version not in (1, 2) or crc != zlib.crc32(data[:-4]):
+        raise ValueError("not a sound file of version 1 or 2")
+    step_k, start = step_of(data), 35 if version == 1 else 37
+    flags = data[start : start + flag_size]
     active = [bool(flags[c // 8] & 0x80 >> c % 8) for c in range(8 * flag_size)]
-    start = 35 + flag_size
+    start += flag_size
     h, w = -(-height // 64), -(-width // 64)
     z = decode_z(data[start : start + z_size], h, w, weights)
     y = np.zeros((4 * h, 4 * w, len(active)), np.int64)
     if any(active):
         payload = data[start + z_size : start + z_size + y_size]
-        y = decode_y(payload, phi_of(z, weights), active, weights, family)
+        y = decode_y(payload, phi_of(z, weights), active, weights, family, step_k)
     stored = struct.pack(f"<{z.size + y.size}i", *z.ravel().tolist(), *y.ravel().tolist())
     if zlib.crc32(stored) != latents_crc:
         raise ValueError("the latents do not match their checksum")
@@ -380,7 +390,9 @@ def upsampled(t):
     return out
 
 
-def decode_pixels(data, y_hat, weights, family):
-    """A file's uint8 pixels, (H, W, 3) or (H, W), from its bytes and latents."""
+def decode_pixels(data, y, weights, family):
+    """A file's uint8 pixels, (H, W, 3) or (H, W), from its bytes and y's symbols."""
     mode, height, width = data[5], *struct.unpack("<II", data[14:22])
+    step_k = step_of(data)
+    y_hat = y if step_k is None else y * (step_k / 1024)
     return Synthesis(weights).pixels(y_hat, height, width, mode == 0, family)

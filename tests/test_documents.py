@@ -92,9 +92,24 @@ def test_the_program_with_processes():
     assert names["files"] == [codec.compress(pixels) for pixels in pictures]
 
 
+def test_the_version_is_one():
+    """pyproject.toml, CITATION.cff and the newest of CHANGELOG.md."""
+    places = {
+        "pyproject.toml": r'^version = "(.*)"$',
+        "CITATION.cff": r"^version: (.*)$",
+        "CHANGELOG.md": r"^## (\S+) - \d{4}-\d\d-\d\d$",
+    }
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in places}
+    versions = {re.search(form, texts[name], re.M)[1] for name, form in places.items()}
+    assert len(versions) == 1, versions
+    released = re.search(r'^date-released: "(.*)"$', texts["CITATION.cff"], re.M)[1]
+    assert f"## {versions.pop()} - {released}" in texts["CHANGELOG.md"]
+
+
 def test_links_lead_to_files():
     """Of every document, to files and to headings in them."""
-    for document in [ROOT / "README.md", ROOT / "FORMAT.md", *(ROOT / "docs").glob("*.md")]:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "models").glob("*.md")]
+    for document in documents:
         for link in re.findall(r"\]\((?!http)([^)\s]+)\)", document.read_text(encoding="utf-8")):
             path, _, heading = link.partition("#")
             target = (document.parent / path).resolve() if path else document

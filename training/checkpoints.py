@@ -12,6 +12,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cli.outputs import atomic_write
@@ -126,16 +127,21 @@ def set_variables(session, variables, values):
 
 
 class WeightReader:
-    """Tensors of a training checkpoint by name: a weight's moving average where there is one."""
+    """Tensors of a checkpoint by name: a weight's moving average where there is one.
+
+    Attributes:
+      names: dict of name to shape.
+    """
 
     def __init__(self, checkpoint):
         self._reader = tf.train.load_checkpoint(checkpoint)
         self.names = self._reader.get_variable_to_shape_map()
 
     def get_tensor(self, name):
-        """NumPy array of a variable."""
+        """NumPy array of a variable; float32 where an exported model has float16."""
         average = f"{AVERAGE_SCOPE}/{name}"
-        return self._reader.get_tensor(average if average in self.names else name)
+        values = self._reader.get_tensor(average if average in self.names else name)
+        return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 class Checkpoints:

@@ -1,6 +1,6 @@
 """A checkpoint of a training as a model: what coding needs and nothing else, in a folder.
 
-model.index, model.data-*   TF 1.x Saver checkpoint under the authors' variable names
+model.index, model.data-*   TF 1.x checkpoint under the authors' variable names, kernels as float16
 config.json                 what the model is and how it was made
 log.csv, log.png            the training log, thinned, and a plot of it
 """
@@ -13,16 +13,16 @@ import secrets
 import shutil
 from pathlib import Path
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import factorized_prior
-import network
 from architecture import Architecture
 from coding import models
 from errors import GlicError
-from training.checkpoints import WeightReader, set_variables, write_json
+from training.checkpoints import WeightReader, write_json
 from training.log import plot_run
-from variables import PRIOR_SCOPE
+from variables import KERNELS, PRIOR_SCOPE, inference_variables
 
 LOG_ROWS = 500  # of an exported log
 
@@ -41,21 +41,39 @@ def _prior_arrays(reader):
     return {prefix + name: array for name, array in arrays.items()}
 
 
+def _stored(name, values):
+    """A variable as it is stored: a kernel as float16 where that can hold it.
+
+    Kernels are 99 % of a model. The rest keeps its float32: biases, GDN and the prior's density are
+    small, and the prior's tables were made of it.
+    """
+    if not name.endswith(KERNELS):
+        return values
+    with np.errstate(over="ignore"):
+        halved = values.astype(np.float16)
+    # NaN and infinity are the reader's to refuse, under their variable's name.
+    return halved if np.isfinite(halved).all() else values
+
+
 def _save_inference_model(checkpoint, prefix, architecture):
-    """Writes the inference variables with a solved prior; returns them as arrays by name."""
+    """Writes the inference variables with a solved prior.
+
+    Returns:
+      Dict of name to array, float32 or int32: what ``models.read_weights`` will give.
+    """
     reader = WeightReader(checkpoint)
     prior = _prior_arrays(reader)
-    table_length = prior[f"{PRIOR_SCOPE}/quantized_cdf"].shape[1]
-    with tf.Graph().as_default():
-        network.inference_graph(architecture, table_length)
-        variables = tf.global_variables()
-        names = [v.op.name for v in variables]
-        weights = {n: prior[n] if n in prior else reader.get_tensor(n) for n in names}
-        saver = tf.train.Saver(variables)
-        with tf.Session() as session:
-            set_variables(session, variables, [weights[n] for n in names])
-            saver.save(session, prefix, write_meta_graph=False, write_state=False)
-    return weights
+    variables = inference_variables(architecture)
+    weights = {n: prior[n] if n in prior else _stored(n, reader.get_tensor(n)) for n in variables}
+    names = list(weights)
+    with tf.Graph().as_default(), tf.Session() as session:
+        # As tf.train.Saver does it, whose variables would not be those of the stored dtypes.
+        tensors = [tf.placeholder(weights[name].dtype, weights[name].shape) for name in names]
+        save = tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+        )
+        session.run(save, {tensor: weights[name] for tensor, name in zip(tensors, names)})
+    return {n: weights[n].astype(dtype, copy=False) for n, (_, dtype) in variables.items()}
 
 
 def _thin_log(source, target, last_step):

@@ -12,10 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from errors import GlicError
-from variables import MASKED_WEIGHTS, rdft_kernel_shape
+from variables import KERNELS, MASKED_WEIGHTS, rdft_kernel_shape
 
 WIDTH_MARK = "hyper_analysis/layer_0/signal_conv2d/bias"  # has one element for each filter
-_KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")  # their last two axes are (in, out)
 
 
 def channels(shapes):
@@ -84,7 +83,7 @@ def widened(name, value, initial, shapes, wider):
     if small.ndim != grown.ndim:
         raise GlicError(f"{name} with {small.ndim} axes expected, got {grown.ndim}.")
     places = [_positions(old, new, *grows) for old, new in zip(small.shape, grown.shape)]
-    if name.endswith(_KERNELS):
+    if name.endswith(KERNELS):
         grown[..., places[-1]] = 0
     grown[np.ix_(*places)] = small
     return grown.reshape(initial.shape)

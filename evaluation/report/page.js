@@ -183,7 +183,7 @@ fillTable("rows", ["image", "codec", "bytes", "bpp", "PSNR, dB", "MS-SSIM", "in 
   return { ours: r.kind === "model", cells: [element("td", {}, name), cell(codec), cell(r.bytes.toLocaleString("en")), cell(fixed(r.bpp, 4)), cell(fixed(r.psnr, 2)), cell(fixed(r.ms_ssim, 4)), cell(fixed(r.ms_ssim_db, 2)), cell(seconds(r.seconds[0])), cell(seconds(r.seconds[1]))] };
 }));
 
-const modelFacts = (m) => [m.family, `${m.num_filters} filters`, m.num_latents && `${m.num_latents} latent channels`, m.lmbda && `λ = ${m.lmbda}`, m.metric && `trained for ${m.metric.replace("_", "-").toUpperCase()}`, m.steps && `${m.steps.toLocaleString("en")} steps`, m.hours && `${m.hours} hours`, `fingerprint ${m.fingerprint}`].filter(Boolean).join(", ");
+const modelFacts = (m) => [m.family, `${m.num_filters} filters`, m.num_latents && `${m.num_latents} latent channels`, m.lmbda && `λ ${typeof m.lmbda === "number" ? "= " : ""}${m.lmbda}`, m.metric && `trained for ${m.metric.replace("_", "-").toUpperCase()}`, m.steps && `${m.steps.toLocaleString("en")} steps`, m.hours && `${m.hours} hours`, `fingerprint ${m.fingerprint}`].filter(Boolean).join(", ");
 byId("subtitle").textContent = [`${overview.images.length || overview.means[0]?.images || 0} images`, overview.device].join(" · ");
 const how = [
   ...overview.models.map((m) => [m.name, modelFacts(m)]),

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from cli.outputs import atomic_write
-from evaluation import classics, tables, workers
+from evaluation import classics, points, tables, workers
 from pictures import images
+from rates import Rates
 
 _SIDE_LIMIT = 16383  # of WebP
 _THUMBNAIL = (120, 84)
@@ -70,7 +71,7 @@ def _model_entry(load, row):
     bits = costs_of(codec.entropy_coder, latents).by_position
     return {
         **_facts_of(row),
-        "label": row["codec"],
+        "label": tables.point_of(row),
         "source": _lossless(pixels),
         "payload": [len(container.y), len(container.z)],
         # Tenths of a bit, row by row.
@@ -97,7 +98,7 @@ def image_entry(item):
 
     Returns:
       Dict for JSON: ``name``, ``width``, ``height``, ``thumbnail``, ``original`` and ``models``, a
-      list with each model's entry and its ``classics``.
+      list with the entry of each model, or of each of its lambdas, and its ``classics``.
     """
     path, rows, loads = item
     pixels, _ = images.read_image(path)
@@ -105,7 +106,8 @@ def image_entry(item):
     for row in rows:
         if row["kind"] == "model":
             entry = _model_entry(loads[row["codec"]], row)
-            matched = [r for r in rows if r["matched_to"] == row["codec"]]
+            point = tables.point_of(row)
+            matched = [r for r in rows if r["matched_to"] == point]
             entry["classics"] = [_classic_entry(r, pixels.ndim == 2) for r in matched]
             entries.append(entry)
     height, width = pixels.shape[:2]
@@ -129,7 +131,7 @@ def _entries(output, learned, rows, pool):
     own_source = Path(__file__).read_bytes()
     found, items, missing = [], [], []
     for path, own in by_image.items():
-        files = [[row["file"], row["codec"], row["matched_to"]] for row in own]
+        files = [[row["file"], tables.point_of(row), row["matched_to"]] for row in own]
         key = hashlib.sha256(own_source + json.dumps(files).encode()).hexdigest()[:32]
         file = output / workers.CACHE / f"report-{key}.json"
         try:
@@ -149,6 +151,12 @@ def _script(identity, value):
     """A JSON element in which no "<" can end it early."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="{identity}">{text}</script>'
+
+
+def _lambda_of(config):
+    """A model's lambda, or the range of them in words."""
+    rates = Rates.of(config)
+    return f"{rates.low:g} to {rates.high:g}" if rates else config.get("lmbda")
 
 
 def _chart(curves):
@@ -201,9 +209,11 @@ def write(path, output, learned, facts, curves, pool):
                 "name": codec.name,
                 "fingerprint": codec.fingerprint,
                 **{k: codec.config.get(k) for k in _MODEL_FACTS},
+                "lmbda": _lambda_of(codec.config),
             }
             for codec in learned
         ],
+        "points": [points.label(codec.name, lmbda) for codec in learned for lmbda in codec.lambdas],
         "images": [{k: e[k] for k in ("name", "width", "height", "thumbnail")} for e in entries],
         "rows": [
             {
@@ -212,6 +222,7 @@ def write(path, output, learned, facts, curves, pool):
                 "matched_to": row["matched_to"],
                 "seconds": [row["encode_seconds"], row["decode_seconds"]],
                 **_facts_of(row),
+                "codec": tables.point_of(row),
             }
             for row in rows
             if row["kind"] != "classic"

@@ -306,8 +306,8 @@ if (overview.images.length) {
     button.addEventListener("click", () => showImage(i));
     byId("film").append(button);
   });
-  overview.models.forEach((model, i) => byId("model").append(element("option", { value: i }, model.name)));
-  byId("model-label").hidden = overview.models.length < 2;
+  overview.points.forEach((point, i) => byId("model").append(element("option", { value: i }, point)));
+  byId("model-label").hidden = overview.points.length < 2;
   byId("film").hidden = overview.images.length < 2;
   const bar = byId("legend-bar"), barContext = bar.getContext("2d");
   for (let i = 0; i < bar.width; i++) {

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
+from make_kept import KEPT
 from PIL import Image
 from test_commandline import write_model
 
 import decoder
 import encoder
+from coding import models
 from pictures import images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,10 @@ def reader(tmp_path, monkeypatch):
     for path in checkpoint_of("gmm").parent.glob("model-0.*"):
         shutil.copy(path, Path("path") / path.name.replace("model-0", "model-1399000"))
     write_model(Path("elsewhere/my-model"))
+    Path("old").mkdir()  # of a model that is there: test_released.py fetches others
+    shipped = models.available()[0]
+    fingerprint = models.read_config(models.MODELS_DIR / shipped)["fingerprint"]
+    shutil.copy(KEPT / f"{shipped}-{fingerprint[:8]}.glic", "old/kept.glic")
     Path("bin").mkdir()
     # A link to a virtual environment's Python would not find its packages.
     Path("bin/python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -72,7 +78,7 @@ def test_every_command_does_what_it_says(reader, run_here):
     for folder in ("images", "both", "album", "m4", "own", "rate", "quality", "refined"):
         assert list(Path(folder).rglob("*.glic")), folder
     made = ["recon/photo.png", "album/day1/b.glic", "both/photo.jpg.glic", "restored.png"]
-    made += ["piped.png", "own-back/photo.png", "authors-back/photo.png"]
+    made += ["piped.png", "own-back/photo.png", "authors-back/photo.png", "old-back/kept.png"]
     for name in made:
         assert Path(name).is_file(), name
     assert images.read_image("piped.png").pixels.shape == (80, 100, 3)

@@ -295,7 +295,7 @@ def test_verify_refuses_what_does_not_decode(run, photos, monkeypatch):
         return bitstream.pack(container._replace(y=container.y[:-20]))
 
     def other(self, latents, *args):
-        return encode(self, latents._replace(y_hat=latents.y_hat + 1), *args)
+        return encode(self, latents._replace(y_symbols=latents.y_symbols + 1), *args)
 
     for broken, words in ((damaged, "does not decode"), (other, "other latents")):
         monkeypatch.setattr(Codec, "encode", broken)

@@ -37,7 +37,7 @@ for family in FAMILIES:
         files.append((codecs[family].encode(latents), latents))
     for data, latents in files:  # decoded after both were encoded: state must not leak
         again = codecs[family].decode(t.bitstream.unpack(data))
-        assert (again.y_hat == latents.y_hat).all()
+        assert (again.y_symbols == latents.y_symbols).all()
         digests.append(hashlib.sha256(data).hexdigest())
 blas = [p for p in threadpoolctl.threadpool_info() if p["internal_api"] == "openblas"]
 info = sorted({{(p["architecture"], p["num_threads"]) for p in blas if "numpy" in p["filepath"]}})
@@ -89,7 +89,7 @@ def test_files_are_the_same_under_every_blas(codecs):
 def ideal_bits(codec, latents):
     """Code length of latents under the float model: all of y and z."""
     z_hat = (latents.z_symbols + codec.entropy_coder.medians)[None].astype(np.float32)
-    y_hat = latents.y_hat[None].astype(np.float32)
+    y_hat = latents.y_symbols[None].astype(np.float32)
     _, raw = codec.networks.mixtures(y_hat, z_hat)
     family = codec.architecture.family
     with tf.Graph().as_default(), tf.Session() as session:
@@ -114,7 +114,7 @@ def test_golden_images_cost_their_ideal_size(codecs, family, image):
 def test_analysis_finds_the_golden_latents(codecs, family):
     golden = golden_arrays(family, "image_128x192")  # a size that needs no padding
     latents = codecs[family].analyse(golden["image"])
-    np.testing.assert_array_equal(latents.y_hat, golden["y_hat"][0])
+    np.testing.assert_array_equal(latents.y_symbols, golden["y_hat"][0])
     np.testing.assert_array_equal(latents.z_symbols, golden["z_symbols"][0])
     pixels = codecs[family].synthesise(latents)
     assert np.abs(pixels.astype(int) - golden["x_hat_uint8"]).max() <= 1
@@ -151,7 +151,7 @@ def test_extreme_latents_survive(codecs, family):
     container = bitstream.unpack(codecs[family].encode(latents))
     assert list(np.flatnonzero(~container.active)) == [5, 6, 7, 8]
     again = codecs[family].decode(container)
-    np.testing.assert_array_equal(again.y_hat, y_hat)
+    np.testing.assert_array_equal(again.y_symbols, y_hat)
     np.testing.assert_array_equal(again.z_symbols, z_symbols)
 
 
@@ -161,7 +161,7 @@ def test_no_or_one_active_channel(codecs, channels):
     y_hat[2, 1, channels] = 1
     latents = Latents(y_hat, np.zeros((1, 1, NUM_FILTERS), np.int32), 64, 64)
     again = codecs["gmm"].decode(bitstream.unpack(codecs["gmm"].encode(latents)))
-    np.testing.assert_array_equal(again.y_hat, y_hat)
+    np.testing.assert_array_equal(again.y_symbols, y_hat)
 
 
 def test_latents_that_no_code_reaches_are_refused():

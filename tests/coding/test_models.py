@@ -251,3 +251,27 @@ def test_a_name_is_that_of_a_model_and_anything_else_a_path(tmp_path, monkeypatc
         assert str(models.folder_of(name, Path("models"))) == str(Path(expected))
     with pytest.raises(models.ModelError, match="No model named c"):
         models.folder_of("c", Path("models"))
+
+
+def test_an_alias_stands_for_a_folder(folder, tmp_path):
+    (tmp_path / "aliases.json").write_text('{"newest": "model", "gone": "v9"}')
+    assert models.load_named("newest", tmp_path).name == "model"
+    assert models.resolved("newest", tmp_path) == "model"
+    assert models.available(tmp_path) == ["model"]
+    with pytest.raises(models.ModelError, match=r"No model named v9 \(gone in aliases.json\)"):
+        models.folder_of("gone", tmp_path)
+    # A folder of that name, and a path, are what they are.
+    (tmp_path / "newest").mkdir()
+    assert models.folder_of("newest", tmp_path) == tmp_path / "newest"
+    assert models.resolved("./gone", tmp_path) == "./gone"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[", "[]", '{"a": 1}', '{"a": ".."}', '{"a": "../b"}', '{"a": "b/c"}', '{"": "b"}', "\xff"],
+)
+def test_damaged_aliases_are_named(tmp_path, text):
+    (tmp_path / "aliases.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(models.ModelError, match="aliases.json cannot be used") as caught:
+        models.folder_of("gmm", tmp_path)
+    assert "\n" not in str(caught.value)

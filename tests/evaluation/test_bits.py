@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from golden_models import FAMILIES, NUM_FILTERS, REFERENCE
+from make_golden import of_many_rates
 
 from coding.costs import costs_of
 from coding.latents import Latents
@@ -30,12 +31,14 @@ def test_account_adds_up(codecs, pixels):
     assert any(f"{len(facts['channels']) - 1} others" in line for line in lines)
 
 
+@pytest.mark.parametrize("k", [None, 591, 1024, 2100])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_networks_estimate_is_near_the_tables(codecs, family):
+def test_the_networks_estimate_is_near_the_tables(codecs, family, k):
     """On likely latents: where a table escapes, the float likelihood has another floor."""
     codec = codecs[family]
-    y_hat = np.random.default_rng(0).integers(-1, 2, (8, 8, NUM_FILTERS)).astype(np.int32)
-    latents = Latents(y_hat, np.zeros((2, 2, NUM_FILTERS), np.int32), 128, 128)
+    y_symbols = np.random.default_rng(0).integers(-1, 2, (8, 8, NUM_FILTERS)).astype(np.int32)
+    z_symbols = np.zeros((2, 2, NUM_FILTERS), np.int32)
+    latents = Latents(y_symbols, z_symbols, 128, 128, k=k)
     costs = costs_of(codec.entropy_coder, latents)
     y, z = bits.network_estimate(codec, latents)
     assert y == pytest.approx(costs.y.sum(), rel=0.01)
@@ -49,3 +52,10 @@ def test_an_image_without_latents_has_no_bits_in_y(codecs):
     facts = bits.account(codec, data)
     assert facts["bits"]["y"]["ideal"] == 0 == facts["bytes"]["y"] and facts["channels"] == []
     assert any(f"{NUM_FILTERS} of {NUM_FILTERS} channels" in s for s in bits.describe(facts))
+
+
+def test_a_file_of_many_rates_says_its_step(codecs, pixels):
+    codec = of_many_rates(codecs["gmm"])
+    header = bits.account(codec, codec.compress(pixels, lmbda=4.0))["header"]
+    assert (header["format_version"], header["quantisation_step"]) == (2, 0.5)
+    assert header["lmbda"] == 4

@@ -30,7 +30,7 @@ def test_files_get_better_and_stay_ordinary(codecs, family):
     before, after = (cost(codec, pixels, d, 0.001) for d in (plain, result.data))
     assert result.gain > 0.01 and after == pytest.approx(before * (1 - result.gain), rel=0.01)
     again = codec.decode(bitstream.unpack(result.data))
-    np.testing.assert_array_equal(again.y_hat, result.latents.y_hat)
+    np.testing.assert_array_equal(again.y_symbols, result.latents.y_symbols)
     assert refiner.compress(pixels, 3).data == result.data
 
 
@@ -44,7 +44,7 @@ def test_a_search_that_fails_falls_back_to_the_plain_file(codecs, monkeypatch):
     pixels = picture(64, 64)
     refiner = refine.Refiner(codecs["gmm"], 0.001)
     latents = codecs["gmm"].analyse(pixels)
-    worse = latents._replace(y_hat=latents.y_hat * 5)  # far out: costs many more bits
+    worse = latents._replace(y_symbols=latents.y_symbols * 5)  # far out: costs many more bits
     monkeypatch.setattr(refiner, "search", lambda *_: (worse, False))
     result = refiner.compress(pixels, 1)
     assert (result.data, result.gain) == (codecs["gmm"].compress(pixels), 0)
@@ -75,16 +75,16 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     codec, pixels = codecs[family], np.tile(picture(128, 192), (3, 2, 1))
     y, z = codec.transform(pixels)
     z = z - codec.entropy_coder.medians
-    graph = latent_loss.LatentLoss(codec, 0.001, "mse")
-    loss, whole = graph.gradients(pixels, y, z)
+    graph, rate = latent_loss.LatentLoss(codec, "mse"), latent_loss.Rate(0.001)
+    loss, whole = graph.gradients(pixels, y, z, rate)
     assert len(graph._tiles(y)) == 1
     monkeypatch.setattr(codec, "memory_budget", 1)
     monkeypatch.setattr(latent_loss, "SMALLEST_TILE", 192)
     monkeypatch.setattr(latent_loss, "BORDER", 4)  # all that the networks reach
     assert len(graph._tiles(y)) == 4
-    tiled_loss, tiled = graph.gradients(pixels, y, z)
+    tiled_loss, tiled = graph.gradients(pixels, y, z, rate)
     assert tiled_loss == pytest.approx(loss, rel=1e-3)
-    assert graph.loss(pixels, y, z) == pytest.approx(loss, rel=0.01)
+    assert graph.loss(pixels, y, z, rate) == pytest.approx(loss, rel=0.01)
     for a, b in zip(tiled, whole):
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 

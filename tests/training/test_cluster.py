@@ -19,6 +19,7 @@ import train
 from architecture import Architecture
 from coding import models
 from training import cluster
+from training.losses import Rate
 from training.placement import SINGLE, Placement, among_gpus
 from training.step import build_training
 
@@ -90,7 +91,7 @@ def trained(placement, config, metric):
         tf.set_random_seed(1)
         graph = build_training(
             architecture=Architecture("gmm", 8),
-            lmbda=0.0075,
+            rate=Rate(0.0075),
             metric=metric,
             precision="float32",
             optimizer="adam",

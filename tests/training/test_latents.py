@@ -42,7 +42,7 @@ def test_the_model_says_how_many_latents_it_has(trained, codec):
 
 def test_its_files_decode_with_two_independent_decoders(codec):
     latents = codec.quantise(*(4 * value for value in codec.transform(PIXELS)), *PIXELS.shape[:2])
-    assert len(np.unique(latents.y_hat)) > 5
+    assert len(np.unique(latents.y_symbols)) > 5
     data = codec.encode(latents)
     container = bitstream.unpack(data)
     assert len(container.active) == NUM_LATENTS
@@ -50,7 +50,7 @@ def test_its_files_decode_with_two_independent_decoders(codec):
     assert decoded.equals(latents)
     weights, family = codec.model.weights, codec.architecture.family
     y_hat, z_symbols = reference_decoder.decode(data, weights, family)
-    np.testing.assert_array_equal(y_hat, latents.y_hat)
+    np.testing.assert_array_equal(y_hat, latents.y_symbols)
     np.testing.assert_array_equal(z_symbols, latents.z_symbols)
     pixels = reference_decoder.decode_pixels(data, y_hat, weights, family)
     ours = codec.decompress(data)

@@ -10,7 +10,7 @@ import network
 from architecture import Architecture
 from pictures import ms_ssim
 from training.checkpoints import set_variables
-from training.losses import Losses, training_losses
+from training.losses import Losses, Rate, training_losses
 from training.step import build_training
 from training.validation import build_validation
 
@@ -38,7 +38,7 @@ def test_ms_ssim_is_tensorflows_and_its_gradient_stays_finite(side):
 
 def test_straight_through_rounds_for_the_synthesis_only():
     x = photograph(3, 64, 64)[None].astype(np.float32) / 255
-    options = {"architecture": ARCHITECTURE, "lmbda": 0.0075, "metric": "mse"}
+    options = {"architecture": ARCHITECTURE, "rate": Rate(0.0075), "metric": "mse"}
     options.update(precision="float32", seed=1)
     with tf.Graph().as_default():
         tf.set_random_seed(2)
@@ -67,11 +67,12 @@ def test_straight_through_rounds_for_the_synthesis_only():
 
 def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
     x = photograph(3, 64, 64)[None]
-    options = {"architecture": ARCHITECTURE, "lmbda": 0.0075, "metric": "mse"}
+    options = {"architecture": ARCHITECTURE, "metric": "mse"}
     with tf.Graph().as_default():
         tf.set_random_seed(2)
         graph = build_training(
             **options,
+            rate=Rate(0.0075),
             precision="float32",
             optimizer="adam",
             seed=1,
@@ -80,7 +81,7 @@ def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
             average=0.0,
             quantisation="rounded",
         )
-        validation = build_validation(**options)
+        validation = build_validation(**options, points=[(0.0075, None)])
         names = {v.op.name: v for v in tf.trainable_variables()}
         with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
@@ -92,7 +93,7 @@ def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():
             losses = Losses(**losses)
             after = session.run(names)
             set_variables(session, list(names.values()), list(before.values()))
-            feed = {validation.x: x, validation.medians: medians}
+            feed = {validation.x: x, validation.medians: medians, **validation.rates[0]}
             coded = Losses(**session.run(validation.losses.given(), feed))
     np.testing.assert_allclose(losses[1:3], coded[1:3], rtol=1e-5)
     assert losses.mse == pytest.approx(coded.mse, rel=1e-2)  # but for its 8 bits

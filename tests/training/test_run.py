@@ -13,11 +13,14 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 from tiny_training import command, photograph, rows_of, run_train, weights_of
 
+from architecture import Architecture
 from coding import models
-from training import checkpoints, loop, precision
-from training.checkpoints import latest_checkpoint, progress_in, read_json
+from coding.checkpoint_reader import CheckpointReader
+from training import checkpoints, export, loop, precision
+from training.checkpoints import WeightReader, latest_checkpoint, progress_in, read_json
 from training.photographs import Photographs
 from training.settings import resolve
+from variables import MASKED_WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +43,43 @@ def test_export_restores_as_a_model(finished):
     ]
     trained = weights_of(finished / "runs" / "tiny")
     name = "synthesis/Block_0_layer_0/signal_conv2d/kernel_rdft"
-    np.testing.assert_array_equal(model.weights[name], trained[f"average/{name}"])
+    # A kernel is rounded once, to float16; what is small keeps its float32.
+    rounded = trained[f"average/{name}"].astype(np.float16)
+    np.testing.assert_array_equal(model.weights[name], rounded.astype(np.float32))
+    bias = name.replace("kernel_rdft", "bias")
+    np.testing.assert_array_equal(model.weights[bias], trained[f"average/{bias}"])
+    stored = CheckpointReader(target / "model").entries
+    kinds = {n: e.dtype for n, e in stored.items() if "kernel" in n or n.endswith("masked/weights")}
+    assert len(kinds) > 80 and set(kinds.values()) == {np.float16}
+    others = {n: e.dtype for n, e in stored.items() if n not in kinds}
+    assert set(others.values()) == {np.float32, np.int32}
     assert np.abs(trained[f"average/{name}"] - trained[name]).max() > 0
     quantiles = model.weights["entropy_bottleneck/quantiles"]
     assert np.all(np.diff(quantiles, axis=-1) > 0) and not np.any(quantiles == 10)
     assert [p.name for p in (finished / "models").iterdir()] == ["tiny"]
+
+
+def test_a_kernel_that_float16_cannot_hold_stays_as_it_is(start, tmp_path, monkeypatch):
+    real, changed = WeightReader.get_tensor, {}
+
+    def get_tensor(self, name):
+        values = real(self, name)
+        if name in ("synthesis/NLAB_0/conv_1x1/signal_conv2d/kernel", MASKED_WEIGHTS):
+            values.flat[0] = 65_503 if name == MASKED_WEIGHTS else 65_530
+            changed[name] = values
+        return values
+
+    monkeypatch.setattr(WeightReader, "get_tensor", get_tensor)
+    architecture, prefix = Architecture("gmm", 8), str(tmp_path / "model")
+    expected = export._save_inference_model(start, prefix, architecture)
+    (too_large, values), (held, _) = changed.items()
+    entries = CheckpointReader(prefix).entries
+    assert entries[too_large].dtype == np.float32 and entries[held].dtype == np.float16
+    weights = models.read_weights(prefix, architecture)
+    np.testing.assert_array_equal(weights[too_large], values)
+    for name, found in weights.items():
+        np.testing.assert_array_equal(found, expected[name])
+        assert found.dtype == expected[name].dtype
 
 
 def test_export_again_gives_the_same_model(finished, folder):
@@ -352,6 +387,21 @@ def test_a_model_is_exported_where_encoder_and_decoder_look(elsewhere, capsys):
     assert f"decoder.py --model {Path('other/place').resolve()} restores" in said
     assert models.load_folder("other/place").config["steps"] == 6
     assert not (elsewhere / "models").exists()
+
+
+@pytest.mark.parametrize("options", [["--export"], ["--data", "photos"]])
+def test_released_models_and_aliases_are_not_replaced(elsewhere, capsys, options):
+    models_dir = models.MODELS_DIR
+    models_dir.mkdir(parents=True)
+    (models_dir / "aliases.json").write_text('{"newest": "tiny"}')
+    row = f"{'1' * 16},tiny,2026-01-01,{'2' * 40},3"
+    (models_dir / "released.csv").write_text(f"fingerprint,name,date,commit,bytes\n{row}\n")
+    for name, words in (("newest", "stands for the model tiny"), ("tiny", "a released model")):
+        assert run_train("--name", name, *options) == 2
+        assert words in capsys.readouterr().err
+    assert models.available(models_dir) == []
+    if "--export" in options:  # what lies elsewhere may have any name
+        assert run_train("--name", "tiny", *options, "--to", "elsewhere/tiny") == 0
 
 
 def test_a_folder_that_holds_no_model_is_not_replaced(elsewhere, folder, capsys):

@@ -21,7 +21,27 @@ def test_schedules():
 def test_lambda_falls_from_its_start_and_then_stays():
     falling = settings.resolve({"steps": 100, "lmbda": 0.03, "lmbda_start": 0.48}, None)
     until = schedule.LMBDA_FALLS_UNTIL
-    lambdas = [schedule.lmbda_at(falling, f * until) for f in (0, 0.5, 0.75, 1, 1.1)]
-    np.testing.assert_allclose(lambdas, [0.48, 0.12, 0.06, 0.03, 0.03])
+    factors = [schedule.lmbda_factor(falling, f * until) for f in (0, 0.5, 0.75, 1, 1.1)]
+    np.testing.assert_allclose(factors, [16, 4, 2, 1, 1])
     constant = settings.resolve({"steps": 100, "lmbda": 0.03}, None)
-    assert {schedule.lmbda_at(constant, f) for f in (0, 0.1, 1)} == {0.03}
+    assert {schedule.lmbda_factor(constant, f) for f in (0, 0.1, 1)} == {1}
+    lambdas, deltas = schedule.lambdas_of(constant, 3)
+    assert lambdas.tolist() == [0.03] * 8 and deltas.tolist() == [1] * 8
+    assert schedule.validation_points(constant) == [(0.03, None)]
+
+
+def test_lambdas_of_a_range_are_stratified_and_repeat():
+    given = {"steps": 100, "lmbda": [0.001, 0.1], "lmbda_reference": 0.02, "lmbda_start": 0.4}
+    many = settings.resolve(given, None)
+    assert schedule.lmbda_factor(many, 0) == pytest.approx(4)
+    rows = []
+    for step in range(50):
+        lambdas, deltas = schedule.lambdas_of(many, step)
+        np.testing.assert_allclose(deltas, np.sqrt(0.02 / lambdas))
+        strata = np.log(lambdas / 0.001) / np.log(100) * 8
+        assert sorted(strata.astype(int)) == list(range(8))  # one in each eighth
+        rows.append(strata.astype(int).tolist())
+        np.testing.assert_array_equal(schedule.lambdas_of(many, step)[0], lambdas)
+    assert len({tuple(row) for row in rows}) > 40  # in random order
+    points = schedule.validation_points(many)
+    np.testing.assert_allclose(points, [(0.001, 20**0.5), (0.01, 2**0.5), (0.1, 0.2**0.5)])

@@ -1,5 +1,6 @@
 """The settings of a training run: the table, checks, defaults, and records of earlier versions."""
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ ROOT = Path(train.__file__).resolve().parent
         ("num_filters", 2048, "up to 2040"),
         ("patch", 100, "--patch: a positive multiple of 64"),
         ("lmbda", -1.0, "--lmbda: a number above 0"),
+        ("lmbda", [0.03, 0.01], "--lmbda: LOW:HIGH with LOW below HIGH"),
+        ("lmbda", [0.01, 0.02, 0.03], "--lmbda: LOW:HIGH"),
+        ("lmbda", [1e-9, 1e9], "which a file can hold"),
+        ("lmbda_reference", 0.01, "--lmbda-reference belongs to a range"),
+        ("lmbda_power", 0.5, "--lmbda-power belongs to a range"),
         ("steps", 0, "--steps: a whole number from 1"),
         ("lmbda_start", 0.0075, "--lmbda-start above --lmbda 0.0075"),
         ("quantisation", "rounded", "do not train the analysis"),
@@ -92,3 +98,14 @@ def test_other_photographs_are_said_in_a_line():
     assert settings.changed_data({"images": 5}, data) is None  # a record of an earlier version
     line = settings.changed_data({**data, "images": 4, "files": "cd"}, data)
     assert "images 4, files cd; now 5, ab" in line and "bit by bit" in line
+
+
+def test_a_range_of_lambdas_has_a_reference():
+    assert settings.lambdas("0.0016:0.045") == [0.0016, 0.045] and settings.lambdas("3") == 3
+    for text in ("1:", ":2", "1:2:3", "2:1", "1:1", "0:1", "a:b"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            settings.lambdas(text)
+    resolved = settings.resolve({"steps": 5, "lmbda": [0.001, 0.1]}, None)
+    assert resolved["lmbda_reference"] == pytest.approx(0.01)
+    with pytest.raises(GlicError, match="lmbda \\[0.001, 0.1\\], not \\[0.001, 0.2\\]"):
+        settings.resolve({"lmbda": [0.001, 0.2]}, resolved)

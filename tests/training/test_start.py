@@ -11,6 +11,7 @@ import layers
 import network
 from architecture import Architecture
 from training.checkpoints import set_variables
+from training.export import _save_inference_model
 from training.losses import Losses
 from training.start import source_name, transfer
 from training.validation import build_validation
@@ -25,7 +26,7 @@ def started(family, path):
     with tf.Graph().as_default():
         tf.set_random_seed(8)
         architecture = Architecture(family, NUM_FILTERS)
-        graph = build_validation(architecture=architecture, lmbda=0.0075, metric="mse")
+        graph = build_validation(architecture=architecture, metric="mse", points=[(0.0075, None)])
         latents = [np.random.default_rng(9).normal(size=(1, 4, 4, k * NUM_FILTERS)) for k in (1, 2)]
         with tf.variable_scope("", reuse=True):
             inputs = [tf.constant(v, tf.float32) for v in latents]
@@ -35,7 +36,7 @@ def started(family, path):
             session.run(tf.global_variables_initializer())
             names = transfer(session, variables, path)
             weights = session.run({v.op.name: v for v in variables})
-            feed = {graph.x: x[None], graph.medians: medians}
+            feed = {graph.x: x[None], graph.medians: medians, **graph.rates[0]}
             losses, raw = session.run([graph.losses.given(), raw], feed)
     return (*names, weights, Losses(**losses), raw)
 
@@ -121,6 +122,18 @@ def test_a_wider_model_starts_with_the_function_of_the_narrow_one(
         np.testing.assert_allclose(found, wanted, atol=1e-5 * scale, err_msg=name)
     grown = wide["z" if latents == NUM_FILTERS else "y"]
     assert np.abs(grown[..., NUM_FILTERS:]).mean() > 0.05  # the new ones are alive
+
+
+@pytest.mark.parametrize("family, filters", [("gmm", 8), ("gmm", 16), ("gllmm", 8)])
+def test_a_model_of_float16_kernels_is_a_start_like_any(start, tmp_path, family, filters):
+    prefix = str(tmp_path / "model")
+    _save_inference_model(start, prefix, Architecture("gmm", NUM_FILTERS))
+    halved, names = outputs(family, filters, path=prefix)
+    whole, expected = outputs(family, filters, path=start)
+    assert names == expected
+    for name, wanted in whole.items():
+        difference = np.abs(halved[name] - wanted).max()
+        assert 0 < difference < 5e-3 * np.abs(wanted).max() or name == "p(z)", name
 
 
 def test_widths_that_cannot_be_a_start_are_refused(start, tmp_path, capsys):

@@ -8,7 +8,7 @@ from tiny_training import REAL_CONFIG, photograph
 import layers
 import network
 from architecture import Architecture
-from training.losses import Losses
+from training.losses import Losses, Rate
 from training.step import build_training, factor_shapes
 
 
@@ -17,7 +17,7 @@ def training(family, optimizer, precision, metric="mse", batch=2, patch=64):
     tf.set_random_seed(1)
     graph = build_training(
         architecture=Architecture(family, 8),
-        lmbda=0.0075 if metric == "mse" else 12.0,
+        rate=Rate(0.0075 if metric == "mse" else 12.0),
         metric=metric,
         precision=precision,
         optimizer=optimizer,

@@ -1,4 +1,4 @@
-"""encoder.py --target-bpp and --target-psnr: what is chosen, what is refused, what is written."""
+"""encoder.py --target-bpp and its like: what is chosen, what is refused, what is written."""
 
 import itertools
 import json
@@ -20,8 +20,11 @@ from codec import Codec
 from coding import bitstream, models
 from coding.latents import LatentError, Latents
 from pictures import images, metrics
-from search import refine, targets
-from search.refine import SearchInterrupted
+from search import refine
+from search.chooser import Candidate, Chooser, candidates, memory_left
+from search.coded import Coded
+from search.interruption import SearchInterrupted
+from search.targets import Target, TargetError
 
 LINE = re.compile(r"photo.png +100x80 +([\d.]+) bpp(?:  PSNR +([\d.]+) dB)?.* s  (\S+)")
 # Names of models made here: scale of the latents, level of the pixels, lambda.
@@ -45,7 +48,7 @@ class FakeCodec:
 def chooser_of(target, files, interrupted=False):
     """A ``Chooser`` of (lambda, bytes, PSNR) triples, and the list of the names that it tries."""
     tried = []
-    found = [targets.Candidate(Path(f"m{i}"), lmbda, 0) for i, (lmbda, _, _) in enumerate(files)]
+    found = [Candidate(Path(f"m{i}"), lmbda, 0) for i, (lmbda, _, _) in enumerate(files)]
 
     def load(candidate):
         number = found.index(candidate)
@@ -56,11 +59,11 @@ def chooser_of(target, files, interrupted=False):
             if interrupted:
                 raise SearchInterrupted(None)
             latents = Latents(None, None, *pixels.shape[:2])
-            return encoding.Coded(FakeCodec(psnr), latents, bytes([number]) * size)
+            return Coded(FakeCodec(psnr), latents, bytes([number]) * size)
 
         return code
 
-    return targets.Chooser(targets.Target(*target), found, load), tried
+    return Chooser(Target(*target), found, load), tried
 
 
 def full_search(target, files):
@@ -87,7 +90,7 @@ def test_the_bisection_finds_what_trying_all_finds(kind, count):
         chooser, tried = chooser_of((kind, value), files)
         expected = full_search((kind, value), files)
         if expected is None:
-            with pytest.raises(targets.TargetError):
+            with pytest.raises(TargetError):
                 chooser("a.png", PIXELS)
             assert sorted(tried) == list(range(count))
         else:
@@ -111,7 +114,7 @@ def test_whatever_the_order_the_target_is_met_or_none_can_meet_it():
         for value in (0.5, 1, 2.5, 4):
             chooser, _ = chooser_of(("bpp", value), files)
             if value < 1:
-                with pytest.raises(targets.TargetError):
+                with pytest.raises(TargetError):
                     chooser("a.png", PIXELS)
             else:
                 assert 8 * len(chooser("a.png", PIXELS).data) <= value * 80
@@ -135,11 +138,11 @@ def test_a_larger_file_of_worse_quality_is_not_chosen_for_a_rate():
 def test_a_refusal_states_the_nearest_value():
     chooser, _ = chooser_of(("bpp", 0.9), RISING)
     words = r"no model makes a file of at most 0.9 bpp: the smallest has 1.0000 bpp \(m0\)"
-    with pytest.raises(targets.TargetError, match=words):
+    with pytest.raises(TargetError, match=words):
         chooser("a.png", PIXELS)
     chooser, _ = chooser_of(("psnr", 40), RISING)
     words = r"of at least 40 dB PSNR: the best has 32.567 dB \(m6\)"  # 32.5678
-    with pytest.raises(targets.TargetError, match=words):
+    with pytest.raises(TargetError, match=words):
         chooser("a.png", PIXELS)
 
 
@@ -193,8 +196,8 @@ def test_models_are_loaded_when_tried_and_kept():
 
 
 def test_codecs_leave_memory_to_the_others():
-    found = [targets.Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
-    left = [targets.memory_left(10_000, found, c) for c in found]
+    found = [Candidate(None, i, size) for i, size in enumerate((100, 200, 300))]
+    left = [memory_left(10_000, found, c) for c in found]
     assert left == [10_000 - 2000, 10_000 - 1600, 10_000 - 1200]
 
 
@@ -253,23 +256,27 @@ def test_candidates_are_those_trained_for_mse_by_rising_lambda(tmp_path, tiny_mo
     make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
     make_config(tmp_path / "unknown")
     make_config(tmp_path / "odd", lmbda="much", metric="mse")
-    found = targets.candidates(models_dir=tmp_path)
+    found = candidates(models_dir=tmp_path)
     assert [c.folder.name for c in found] == ["c", "a", "b"] and found[0].size == 0
-    named = targets.candidates(["similar", tiny_models / "tiny-1"][:1], tmp_path)
+    named = candidates(["similar", tiny_models / "tiny-1"][:1], tmp_path)
     assert [c.folder.name for c in named] == ["similar"]
-    (tiny,) = targets.candidates([tiny_models / "tiny-1"], tmp_path)
+    (tiny,) = candidates([tiny_models / "tiny-1"], tmp_path)
     assert tiny.size == (tiny.folder / "model.data-00000-of-00001").stat().st_size
 
 
 def test_the_shipped_models_can_be_chosen_from():
-    assert options.DEFAULT_MODEL in [c.folder.name for c in targets.candidates()]
+    """The default model among them, which is an alias, once."""
+    folders = [c.folder for c in candidates()]
+    assert folders.count(models.folder_of(options.DEFAULT_MODEL)) == 1
+    assert len(set(folders)) == len(folders)
 
 
 @pytest.mark.parametrize(
     "names, words",
     [
         (["a", "similar"], "one metric expected"),
-        (["a", "a"], "different names expected, got a, a"),
+        (["a", "a"], "different names expected, got .*/a, .*/a"),
+        (["a", "the a"], "different names expected, got .*/a, .*/a"),
         (["unknown"], "unknown cannot be chosen by a target"),
         (["none"], "No model named none"),
         (["broken"], "cannot be used"),
@@ -280,14 +287,15 @@ def test_candidates_that_are_refused(tmp_path, names, words):
     make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
     make_config(tmp_path / "unknown")
     make_config(tmp_path / "broken", num_filters="many")
+    (tmp_path / "aliases.json").write_text('{"the a": "a"}')
     with pytest.raises(ValueError, match=words):
-        targets.candidates(names, tmp_path)
+        candidates(names, tmp_path)
 
 
 def test_a_folder_without_models_for_mse_is_refused(tmp_path):
     make_config(tmp_path / "similar", lmbda=3, metric="ms-ssim")
-    with pytest.raises(targets.TargetError, match="trained for MSE: name some"):
-        targets.candidates(models_dir=tmp_path)
+    with pytest.raises(TargetError, match="trained for MSE: name some"):
+        candidates(models_dir=tmp_path)
 
 
 # --- The command line --------------------------------------------------------------------------
@@ -421,7 +429,7 @@ CHECKPOINT = ["--checkpoint", "x", "--family", "gmm", "--num-filters", 32]
         (["--target-bpp", 1, "--lmbda", 0.1], "leave out --lmbda"),
         (["--target-bpp", 1, "--effort", 1, "--lmbda", 0.1], "leave out --lmbda"),
         (["--target-psnr", 30, "--no-metrics"], "leave out --no-metrics"),
-        ([], "One --model expected where there is no --target-bpp or --target-psnr"),
+        ([], "One --model expected where there is no --target-bpp, --target-bytes"),
     ],
 )
 def test_options_that_are_refused(run, photo, options, words):
