@@ -78,8 +78,11 @@ def _refuse_others(args, *taken):
     """Raises GlicError for options besides those that a call without training takes."""
     p = parser()
     given = [key for key, value in vars(args).items() if value != p.get_default(key)]
-    others = [f"--{key.replace('_', '-')}" for key in given if key not in taken]
-    refuse_if(others, f"--{taken[0]} does not train: leave {', '.join(others)} out.")
+    door, *others = (
+        f"--{key.replace('_', '-')}"
+        for key in (taken[0], *(key for key in given if key not in taken))
+    )
+    refuse_if(others, f"{door} does not train: leave {', '.join(others)} out.")
 
 
 def _refuse_taken(target):
