@@ -78,8 +78,11 @@ def _refuse_others(args, *taken):
     """Raises GlicError for options besides those that a call without training takes."""
     p = parser()
     given = [key for key, value in vars(args).items() if value != p.get_default(key)]
-    others = [f"--{key.replace('_', '-')}" for key in given if key not in taken]
-    refuse_if(others, f"--{taken[0]} does not train: leave {', '.join(others)} out.")
+    door, *others = (
+        f"--{key.replace('_', '-')}"
+        for key in (taken[0], *(key for key in given if key not in taken))
+    )
+    refuse_if(others, f"{door} does not train: leave {', '.join(others)} out.")
 
 
 def _refuse_taken(target):
@@ -121,11 +124,11 @@ def main(argv=None):
     plain = args.name and Path(args.name).name == args.name and not args.name.startswith(".")
     refuse_if(not plain, "Give the run a name with --name, without slashes or a dot at its start.")
     folder, target = Path(args.runs) / args.name, Path(args.to or models.MODELS_DIR / args.name)
+    _refuse_taken(target)
     if args.from_bundle:
         _refuse_others(args, "from_bundle", "name", "runs")
         unbundle.take(args.from_bundle, folder)
         return 0
-    _refuse_taken(target)
     if args.export:
         _refuse_others(args, "export", "name", "runs", "best", "to")
         run.export(folder, target, args.best)

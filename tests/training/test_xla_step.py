@@ -125,6 +125,7 @@ def test_a_training_from_photographs_to_a_model(tmp_path):
         Image.fromarray(photograph(k)).save(tmp_path / "photos" / f"{k}.png")
     tiny = ["--num-filters", "8", "--patch", "64", "--batch", "2", "--precision", "float32"]
     tiny += ["--steps", "10", "--warmup", "2", "--rounded", "0.2", "--lmbda", "0.002:0.02"]
+    tiny += ["--optimizer", "adam"]  # compiles faster; test_xla_loop.py resumes SOAP
     folder = tmp_path / "out"
     assert run_train("--bundle", folder, "--data", tmp_path / "photos", *tiny) == 0
     call = [sys.executable, folder / "run.py", "--save-minutes", "0.0001"]
