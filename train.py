@@ -11,10 +11,12 @@ with ``--export``, the model goes where encoder.py finds it. ``--prepare OUT`` m
 
 from __future__ import annotations
 
-import training  # noqa: F401  # isort: skip  (first: it says what is missing)
+import preflight  # isort: skip  (first: it says what is missing)
 import argparse
 import sys
 from pathlib import Path
+
+preflight.check()
 
 from cli import errors as cli_errors
 from coding import models, released

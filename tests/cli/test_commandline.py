@@ -323,7 +323,7 @@ def test_valid_photos_cost_their_ideal_size():
 
     from codec import Codec
 
-    codec = Codec.load(options.DEFAULT_MODEL)
+    codec = Codec.load(options.DEFAULT_MODEL, backend="tensorflow")  # which has the float mixtures
     for path in collect([ROOT / "valid"], images.IMAGE_SUFFIXES):
         pixels = images.read_image(path).pixels
         latents = codec.analyse(pixels)

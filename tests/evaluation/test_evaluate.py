@@ -121,7 +121,7 @@ def test_a_second_run_measures_nothing_and_finds_the_same(measured, monkeypatch,
     folder, _ = measured
     monkeypatch.chdir(folder)
     before = (folder / "out" / "means.csv").read_bytes()
-    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out"]
+    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out", "--backend", "tensorflow"]
     assert run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, *options) == 0
     assert ", 0 of them new." in capsys.readouterr().out
     assert (folder / "out" / "means.csv").read_bytes() == before
@@ -170,7 +170,7 @@ def test_pictures_in_the_report_are_without_loss(measured):
 @pytest.fixture
 def golden_codec(monkeypatch, codecs):
     """Spares a test from loading the golden checkpoint again."""
-    monkeypatch.setattr(cli.options, "checkpoint_codec", lambda args: codecs["gmm"])
+    monkeypatch.setattr(cli.options, "checkpoint_codec", lambda args, **_: codecs["gmm"])
 
 
 def test_bits_of_an_image_and_of_its_file(monkeypatch, capsys, tmp_path, codecs, golden_codec):

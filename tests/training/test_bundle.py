@@ -167,7 +167,8 @@ def test_from_bundle_makes_a_run_that_goes_on_as_usual(made, photos, tmp_path, c
     assert run_train("--name", "b", "--runs", runs, "--export", "--to", target) == 0
     model = models.load_folder(target)
     name = "synthesis/Block_0_layer_0/signal_conv2d/kernel_rdft"
-    np.testing.assert_allclose(model.weights[name], layout.Bundle(made).start()[name], rtol=1e-3)
+    started = layout.Bundle(made).start()[name]
+    np.testing.assert_allclose(model.weights[name], started, rtol=1e-3, atol=1e-6)  # float16
     assert model.config["steps"] == 20 and model.config["refused_steps"] == 1
     assert model.config["hours"] == 0.01 and model.config["machine"]["device"] == "toy"
     assert model.config["validation"]["step"] == 20
