@@ -130,11 +130,11 @@ def main():
     """Measures and prints the table."""
     parser = options.parser_for(__doc__)
     parser.add_argument("images", type=Path, nargs="*", default=[options.ROOT / "valid"])
-    parser.add_argument("--model", default=options.DEFAULT_MODEL)
+    parser.add_argument("--model", required=True, help="of many rates")
     parser.add_argument("--effort", type=int, choices=range(10), default=0)
     parser.add_argument("--beyond", action="store_true")
     args = parser.parse_args()
-    codec = Codec.load(args.model)
+    codec = Codec.load(args.model, backend="tensorflow" if args.effort else None)
     if codec.rates is None:
         raise UsageError(f"A model of many rates expected, but {args.model} has one.")
     paths = collect(args.images, images.IMAGE_SUFFIXES)

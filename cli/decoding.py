@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 
 import numpy as np
 
@@ -36,7 +37,15 @@ class CodecShelf:
             from codec import Codec  # here, as importing it is part of starting
             from coding import models
 
-            return Codec(models.load_folder(self._folder_of(fingerprint)), **self._options)
+            folder = self._folder_of(fingerprint)
+            try:
+                model = models.load_folder(folder)
+            except models.ModelError:
+                if not self._fetch or folder.parent.name != released.FETCHED:
+                    raise
+                shutil.rmtree(folder)  # damaged since it was fetched
+                model = models.load_folder(self._folder_of(fingerprint))
+            return Codec(model, **self._options)
 
         if fingerprint not in self._codecs:
             self._codecs[fingerprint] = self._report.start(load, warm_up)
@@ -56,7 +65,7 @@ class CodecShelf:
                     self._report.line(f"Fetching {row} from the repository's history")
                     return released.fetch(row, models_dir)
             return models.find(fingerprint, models_dir, self._more)
-        except (models.ModelError, released.ReleasedError) as error:
+        except (models.ModelError, released.ReleasedError, OSError) as error:
             self._missing[fingerprint] = error
             raise
 

@@ -184,15 +184,13 @@ def how_to_find(codec, args):
             f"To decode, add to decoder.py: --checkpoint {shlex.quote(args.checkpoint)} --family "
             f"{args.family} --num-filters {args.num_filters}{latents}"
         )
-    try:
-        models.find(codec.fingerprint)
-    except models.ModelError:
-        path = shlex.quote(os.path.abspath(codec.model.path))
-        return (
-            "decoder.py looks for models in models/ beside it, where this one is not: add --model "
-            f"{path} there, or copy the folder"
-        )
-    return None
+    if models.search(codec.fingerprint):
+        return None
+    path = shlex.quote(os.path.abspath(codec.model.path))
+    return (
+        "decoder.py looks for models in models/ beside it, where this one is not: add --model "
+        f"{path} there, or copy the folder"
+    )
 
 
 def make_refiner(codec, args):

@@ -162,14 +162,14 @@ def add_memory_option(parser):
     )
 
 
-def add_backend(parser):
-    """Adds --backend."""
+def add_backend(parser, unless=""):
+    """Adds --backend; ``unless`` ends what its help says of the default."""
     parser.add_argument(
         "--backend",
         choices=backends.BACKENDS,
         help="what runs the networks between pixels and latents: onnx (ONNX Runtime) starts in a "
         "tenth of a second, tensorflow in two; files are the same format, pixels at most one level "
-        "apart (default: onnx where onnxruntime is installed, tensorflow with --effort)",
+        f"apart (default: onnx where onnxruntime is installed{unless})",
     )
 
 

@@ -8,6 +8,7 @@ were decoded do not depend on either, pixels are at most one level apart.
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 from errors import GlicError
 
@@ -77,8 +78,12 @@ def networks(backend, architecture, weights):
         else:
             from coding.networks import Networks as kind
     except ImportError as error:
-        package = _PACKAGES[backend][0]
-        if not (error.name or package).startswith(package):
+        ours = Path(__file__).resolve().parents[1]
+        name = (error.name or "").split(".")[0]
+        if name and ((ours / name).is_dir() or (ours / f"{name}.py").is_file()):
             raise  # a fault of ours
-        raise BackendError(f"The package {package} cannot be imported: {error}") from error
+        package = _PACKAGES[backend][0]
+        other = next(b for b in BACKENDS if b != backend)
+        advice = f"; --backend {other} does without it" if is_installed(other) else ""
+        raise BackendError(f"The package {package} cannot be imported: {error}{advice}.") from error
     return kind(architecture, weights)

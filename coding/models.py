@@ -221,7 +221,8 @@ def load_folder(folder):
     if fingerprint.hex() != config["fingerprint"]:
         raise ModelError(
             f"The weights in {folder} are not those that its {CONFIG_NAME} names (fingerprint "
-            f"{config['fingerprint']} expected, got {fingerprint.hex()}): fetch the model again."
+            f"{config['fingerprint']} expected, got {fingerprint.hex()}): remove that folder and "
+            "fetch the model again."
         )
     return Model(folder.name, architecture, weights, fingerprint, config, folder)
 

@@ -216,8 +216,22 @@ def way_to(row, models_dir):
     root = Path(models_dir).parent
     there = [] if os.path.realpath(os.curdir) == os.path.realpath(root) else ["-C", str(root)]
     commands = [shlex.join(["git", *there, *command]) for command in (before, archive) if command]
-    unpack = shlex.join(["tar", "-x", *there])
+    unpack = shlex.join(["tar", *there, "-xf", "-"])
     return f"add --fetch-model to decoder.py, or run: {' && '.join(commands)} | {unpack}"
+
+
+def _put(new, target, row):
+    """Gives a fetched folder its name, unless another process was faster."""
+    for last in (False, True):
+        try:
+            os.replace(new, target)
+            return
+        except OSError:
+            if _holds(target, row):
+                return
+            if last:
+                raise
+            shutil.rmtree(target, ignore_errors=True)  # what is there is damaged
 
 
 def _target(row, models_dir):
@@ -265,9 +279,7 @@ def fetch(row, models_dir):
                 f"Model {row} cannot be fetched: commit {row.commit or 'HEAD'} has another one of "
                 f"that name. {Path(models_dir) / LIST_NAME} is wrong: restore the file."
             )
-        if not _holds(target, row):  # where it does, another process was faster
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(new, target)
+        _put(new, target, row)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return target

@@ -15,6 +15,7 @@ It lies beside make_results.py, which writes models/README.md: both say what mod
 import argparse
 import csv
 import datetime
+import io
 import json
 import re
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli import errors as cli_errors  # isort: skip  (first: it says what is missing)
+from cli.outputs import atomic_write
 from coding.released import (
     LIST_NAME,
     Released,
@@ -138,7 +140,7 @@ def renewed(listed, past, now):
     names = {row.name: row for row in (*listed.values(), *past.values())}
     return [
         f"{names[name]} was released, and {fingerprint} is to replace it: give the new model a "
-        "name of its own, such as one that ends in the next number"
+        "name of its own, with a version, such as gmm-v1"
         for fingerprint, name in now.items()
         if name in names and fingerprint not in listed and fingerprint not in past
     ]
@@ -215,12 +217,14 @@ def main(arguments=None, models_dir=MODELS):
     if taken:
         raise ReleasedError(f"{taken[0]}.")
     rows = merged(listed, past, now)
-    new = path.with_name(f".{path.name}-new")
-    with open(new, "w", newline="", encoding="ascii") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Released._fields)
-        writer.writerows([*row[:-1], row.bytes or ""] for row in rows)
-    new.replace(path)
+    foreign = [row.name for row in rows if not row.name.isascii()]
+    if foreign:
+        raise ReleasedError(f"Names of models in ASCII expected, got {', '.join(foreign)}: rename.")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(Released._fields)
+    writer.writerows([*row[:-1], row.bytes or ""] for row in rows)
+    atomic_write(path, buffer.getvalue().encode("ascii"))
     print(f"{len(rows)} models in {path.name}, of which {len(now)} are in {models_dir.name}/.")
     wrong = astray(models_dir, now)
     for sentence in wrong:

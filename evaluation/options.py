@@ -46,7 +46,7 @@ def add_run_options(parser):
         metavar="X",
         help="at which models of many rates are measured, which makes their curves (default: those "
         "of the papers' models that lie in a model's range: 0.0016 0.0032 0.0075 0.015 0.03 0.045, "
-        "or for MS-SSIM 3 12 40 120)",
+        "or for MS-SSIM 3 12 40 120; where fewer than three do, six over its range)",
     )
     what.add_argument(
         "--codecs",

@@ -17,14 +17,16 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from architecture import Architecture
 from coding.latents import LatentError
 from pictures import metrics
 from rates import Rates
 from search import steps
 from search.interruption import SearchInterrupted
 from search.targets import TargetError
+from variables import inference_variables
 
-# Memory that a loaded codec keeps, as a multiple of its checkpoint's bytes: 3.7 measured with 64
+# Memory that a loaded codec keeps, as a multiple of its weights in float32: 3.7 measured with 64
 # latents, 3.1 with 192.
 CODEC_COPIES = 4
 
@@ -33,8 +35,8 @@ class Candidate(NamedTuple):
     """A model folder to choose from.
 
     folder: its path. lmbda: the one that it was trained with, or the reference of one of many
-    rates. size: bytes of its weights. metric: that it was trained for. many: whether it serves many
-    rates.
+    rates. size: bytes of its weights in float32, as they are loaded. metric: that it was trained
+    for. many: whether it serves many rates.
     """
 
     folder: Path
@@ -94,7 +96,7 @@ def candidates(names=None, models_dir=None):
             f"{' and '.join(trained_for)}."
         )
     found = [
-        Candidate(f, _lmbda(c), _bytes_of(f), c.get("metric", "mse"), Rates.of(c) is not None)
+        Candidate(f, _lmbda(c), _bytes_of(c), c.get("metric", "mse"), Rates.of(c) is not None)
         for f, c in configs.items()
     ]
     return sorted(found, key=lambda c: (c.lmbda, c.folder.name))
@@ -108,10 +110,9 @@ def _lmbda(config):
     return value if usable and 0 < value < math.inf else None
 
 
-def _bytes_of(folder):
-    from coding import models
-
-    return sum(p.stat().st_size for p in folder.glob(f"{models.CHECKPOINT_PREFIX}.data-*"))
+def _bytes_of(config):
+    shapes = (shape for shape, _ in inference_variables(Architecture.of(config)).values())
+    return 4 * sum(math.prod(shape) for shape in shapes if None not in shape)
 
 
 def memory_left(budget, chosen_from, candidate):
@@ -172,18 +173,20 @@ class Chooser:
                 low = middle + 1
             else:
                 high = middle
+        self._try_beside(search, untried)
         for candidate in self._many:
             search.fit(candidate, self._coder(candidate))
-        while True:
-            near = untried
-            if search.best is not None:
-                near = [step for step in untried if search.is_beside(step)]
-            if not near:
-                break
-            self._try(search, near[0], untried)
+        while untried and search.best is None:
+            self._try(search, untried[0], untried)
+            self._try_beside(search, untried)
         if search.best is None:
             raise search.refusal()
         return search.best
+
+    def _try_beside(self, search, untried):
+        """Tries the neighbours of the best step, and of a better one of these, until none is."""
+        while near := [step for step in untried if search.is_beside(step)]:
+            self._try(search, near[0], untried)
 
     def _coder(self, candidate):
         if candidate not in self._coders:
@@ -208,7 +211,7 @@ class _Search:
         self.best = None
 
     def is_beside(self, step):
-        """Whether a step is a neighbour of the best candidate's, which has one rate."""
+        """Whether a step is a neighbour of the best one of candidates of one rate."""
         return self._best_step is not None and abs(step - self._best_step) == 1
 
     def attempt(self, step, candidate, code):
@@ -264,7 +267,9 @@ class _Search:
                 if quality <= self._best_quality:
                     return
                 self._best_quality = quality
-        self.best, self._best_step = coded, step
+        self.best = coded
+        if step is not None:
+            self._best_step = step
 
     def _quality(self, candidate, coded):
         """By the metric that the candidates were trained for; the smaller file if that is equal."""

@@ -72,7 +72,7 @@ class Rate(NamedTuple):
     def part(self, start, stop):
         """That of the images from ``start`` to ``stop``."""
         lmbda = self.lmbda
-        if getattr(lmbda, "shape", ()):
+        if len(getattr(lmbda, "shape", ())):
             lmbda = lmbda[start:stop]
         return self._replace(
             lmbda=lmbda, delta=None if self.delta is None else self.delta[start:stop]

@@ -47,5 +47,15 @@ def test_a_package_that_does_not_work_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "coding.onnx_networks", raising=False)
-    with pytest.raises(backends.BackendError, match="onnxruntime cannot be imported"):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "tensorflow")
+    words = "onnxruntime cannot be imported: .*--backend tensorflow does without it"
+    with pytest.raises(backends.BackendError, match=words):
+        backends.networks("onnx", None, {})
+
+
+def test_a_fault_of_ours_is_no_fault_of_a_package(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "coding.onnx_networks", None)
+    with pytest.raises(ModuleNotFoundError, match="coding.onnx_networks"):
         backends.networks("onnx", None, {})

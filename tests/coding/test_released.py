@@ -13,6 +13,8 @@ import pytest
 from make_kept import kept_path
 
 import decoder
+from cli.decoding import CodecShelf
+from cli.report import Report
 from coding import models, released
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -419,3 +421,25 @@ def test_a_model_that_cannot_be_fetched_is_sought_once(root, run_here, tmp_path,
     code, out, err = run_here(decoder, *files, "-o", tmp_path, "--fetch-model")
     assert code == 1 and out.count("Fetching") == 1
     assert err.count("nor a remote to fetch it from") == 2
+
+
+def test_the_decoder_fetches_anew_what_was_damaged_since(root, monkeypatch):
+    """Weights that are damaged behind a whole config.json."""
+    monkeypatch.setattr(models, "MODELS_DIR", root / "models")
+    folder = released.fetch(row_of(root, OLD), root / "models")
+    loaded = []
+
+    def load_folder(path):
+        loaded.append((path / "mark").exists())
+        if loaded[-1]:
+            raise models.ModelError("damaged")
+        raise KeyboardInterrupt  # it was fetched anew; its weights are none here
+
+    (folder / "mark").touch()
+    monkeypatch.setattr(models, "load_folder", load_folder)
+    report = Report()
+    with pytest.raises(models.ModelError, match="damaged"):
+        CodecShelf(report).get(bytes.fromhex(OLD))
+    with pytest.raises(KeyboardInterrupt):
+        CodecShelf(report, fetch=True).get(bytes.fromhex(OLD))
+    assert loaded == [True, True, False]

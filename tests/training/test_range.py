@@ -80,6 +80,14 @@ def test_a_batch_is_the_mean_of_its_images_at_their_own_rates(quantisation):
     assert one["bpp_y"] < two["bpp_y"]  # coarser steps take fewer bits
 
 
+def test_a_scalar_lambda_is_that_of_each_part():
+    with tf.Graph().as_default():
+        scalar, vector = tf.placeholder(tf.float32, ()), tf.placeholder(tf.float32, (4,))
+        assert Rate(scalar).part(0, 2).lmbda is scalar and Rate(0.1).part(0, 2).lmbda == 0.1
+        part = Rate(vector, vector).part(1, 3)
+        assert part.lmbda.shape == part.delta.shape == (2,)
+
+
 def test_a_model_of_many_rates_is_coded_as_it_was_validated(large, tmp_path):
     runs, options = tmp_path / "runs", ["--lmbda", "0.002:0.05", "--lmbda-power", "0.25"]
     assert command(large, runs, *options, "--steps", "6") == 0
