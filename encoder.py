@@ -60,6 +60,7 @@ def parse_arguments():
         "from the disk; takes as long as decoding without the synthesis network",
     )
     options.add_limits(parser)
+    options.add_workers(parser)
     target_options.add_options(parser)
     options.add_model_options(parser)
     return parser.parse_args()
