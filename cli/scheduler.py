@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import queue
 import socket
@@ -141,6 +142,7 @@ def _do(work, item):
     return f"{socket.gethostname()}:{os.getpid()}", work(item)
 
 
+@functools.cache
 def _limit_threads():
     """Makes this process use one thread; TensorFlow reads that when it starts."""
     import threadpoolctl

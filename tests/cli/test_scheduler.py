@@ -107,13 +107,26 @@ def test_paths_and_the_manifest_of_a_run(address, tmp_path, monkeypatch, run_her
     assert code == 0 and "2 of 2 outputs were there already" in out
 
 
+def test_measurements_name_the_machine_that_made_them(address, tmp_path):
+    from evaluation import measurements
+    from evaluation.measure import Task
+
+    task = Task(str(REFERENCE / "image_128x192.png"), "classic", "jpeg", setting=50)
+    with scheduler.Scheduler(address) as pool:
+        (row,), problems, fresh = measurements.measure_all([task], tmp_path, pool)
+        assert (problems, fresh) == ([], 1) and row["bytes"] > 100
+        assert row["device"] == measurements.device() and row["versions"] and row["jobs"] is None
+        again = measurements.measure_all([task], tmp_path, pool)
+    assert again[0] == [row] and again[2] == 0
+
+
 def start(*arguments, log, cwd=ROOT):
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)], cwd=cwd, stdout=log, stderr=subprocess.STDOUT
     )
 
 
-def wait_for(condition, seconds=300):
+def wait_for(condition, seconds=1800):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
