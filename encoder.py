@@ -10,8 +10,8 @@ from cli import encoding, options, target_options  # isort: skip
 from rates import DEFAULT_QUALITY
 
 
-def parse_arguments():
-    """The command line's options."""
+def parse_arguments(words=None):
+    """The options of a command line's words, by default this process's."""
     parser = options.parser_for(__doc__)
     options.add_file_options(parser, options.ROOT / "valid", "images", ".glic")
     parser.add_argument(
@@ -63,7 +63,7 @@ def parse_arguments():
     options.add_workers(parser)
     target_options.add_options(parser)
     options.add_model_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main():

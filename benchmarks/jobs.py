@@ -1,29 +1,28 @@
 """Images an hour of encoder.py by --jobs: python -m benchmarks.jobs [FILE_OR_FOLDER ...]
 
-Makes photographs of one size, crops of those that are named (default: valid/), and has encoder.py
-code them without measuring quality, once for each number of jobs in turn, --repeats times. Prints
-for each the images an hour from when all models have started, the whole command's seconds, in
-which the start counts, and the processor seconds of all its threads; and of the medians of images
-an hour the ratio to the first number of jobs.
+Makes photographs of one size, crops of those that are named (default: valid/), and codes them on
+the worker processes of encoder.py --jobs without measuring quality, for each number of jobs in
+turn, --repeats times. Prints for each the images an hour once all models have started, and the
+processor seconds of all threads for an image; and of the medians of images an hour the ratio to the
+first number of jobs.
 
 Where other programs run, more processes take a larger share of the machine: the ratio counts on a
 machine that does nothing else.
 """
 
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
 
+import encoder
+from cli import encoding, options, running, workers
 from cli import errors as cli_errors
-from cli import options
 from cli.inputs import collect
+from cli.jobs import Job
 from errors import UsageError
 from evaluation.options import size
 from pictures import images
@@ -50,33 +49,44 @@ def crops(paths, count, height, width):
             raise UsageError(f"Pictures of {width}x{height} or more expected, got none.")
 
 
-def measure(folder, output, model, jobs):
-    """Codes a folder's pictures.
+def timed(item):
+    """``running.do`` in a worker: (its problem, processor seconds of all threads)."""
+    before = time.process_time()
+    outcome = running.do(item)
+    return outcome.problem, time.process_time() - before
+
+
+def measure(pictures, output, args, jobs):
+    """Codes pictures.
+
+    Args:
+      pictures: list of paths. output: folder to write to.
+      args: the options of encoder.py.
+      jobs: how many processes.
 
     Returns:
-      Images an hour, the command's seconds, and its processor seconds.
+      Images an hour, and mean processor seconds for an image.
 
     Raises:
-      UsageError: where the encoder fails, or has too few files to measure a rate.
+      GlicError: where a picture cannot be coded, or a worker died.
     """
-    command = [sys.executable, "encoder.py", str(folder), "-o", str(output), "--overwrite"]
-    command += ["--no-metrics", "--model", model, "--jobs", str(jobs)]
-    start, before, begin, times = time.perf_counter(), os.times(), None, []
-    with subprocess.Popen(command, cwd=options.ROOT, stdout=subprocess.PIPE, text=True) as run:
-        for line in run.stdout:
-            if re.search(r", started in [0-9.]+ s$", line):
-                begin = time.perf_counter()
-                times = []
-            elif " bpp" in line and not line.startswith("mean "):
-                times.append(time.perf_counter())
-    seconds, after = time.perf_counter() - start, os.times()
-    if run.returncode or begin is None:
-        raise UsageError(f"encoder.py failed ({run.returncode}).")
-    if len(times) < 2:
-        raise UsageError("More pictures expected: too few were left when all models had started.")
-    # From the first file on, of which a worker's line of its start tells too late.
-    rate = 3600 * (len(times) - 1) / (times[-1] - times[0])
-    return rate, seconds, sum(after[2:4]) - sum(before[2:4])  # of this process's children
+    work = running.Work(encoding.make_work, args, uuid.uuid4().hex)
+    items = [(work, Job(path, output / f"{path.stem}.glic"), False) for path in pictures]
+
+    def code(pool, some):
+        seconds = []
+        for done in pool.map(timed, some):
+            problem, processor = done.result or (done.problem, 0)
+            if problem:
+                raise problem
+            seconds.append(processor)
+        return seconds
+
+    with workers.Workers(jobs) as pool:
+        code(pool, items[:1] * jobs)  # one for each, which starts its model
+        start = time.perf_counter()
+        seconds = code(pool, items)
+        return 3600 * len(items) / (time.perf_counter() - start), statistics.mean(seconds)
 
 
 def main():
@@ -98,19 +108,21 @@ def main():
     parser.add_argument("--repeats", type=options.count, default=1, help="(default: %(default)s)")
     args = parser.parse_args()
     paths = collect(args.images or [options.ROOT / "valid"], images.IMAGE_SUFFIXES)
+    coding = encoder.parse_arguments(["--no-metrics", "--overwrite", "--model", args.model])
     rates = {jobs: [] for jobs in args.jobs}
     with tempfile.TemporaryDirectory() as folder:
-        pictures, output = Path(folder, "in"), Path(folder, "out")
-        pictures.mkdir()
+        output, pictures = Path(folder, "out"), []
+        output.mkdir()
         for i, pixels in enumerate(crops(paths, args.count, *args.size)):
-            (pictures / f"{i:04d}.png").write_bytes(images.png_bytes(pixels))
+            pictures.append(Path(folder, f"{i:04d}.png"))
+            pictures[-1].write_bytes(images.png_bytes(pixels))
         for _ in range(args.repeats):
             for jobs in rates:
-                rate, seconds, processor = measure(pictures, output, args.model, jobs)
+                rate, processor = measure(pictures, output, coding, jobs)
                 rates[jobs].append(rate)
                 print(
-                    f"--jobs {jobs}: {rate:.0f} images an hour; {seconds:.1f} s, "
-                    f"{processor:.1f} processor seconds",
+                    f"--jobs {jobs}: {rate:.0f} images an hour, {processor:.3f} processor seconds "
+                    "an image",
                     flush=True,
                 )
     medians = {jobs: statistics.median(found) for jobs, found in rates.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 
+from cli import outputs
 from cli.errors import reason
 from errors import GlicError
 
@@ -36,7 +37,7 @@ class Manifest:
     As a context manager it is open for adding. Of an input and its output the last line counts.
 
     Args:
-      path: of the file; made when it is opened.
+      path: of the file; it and its folder are made when it is opened.
       options: text of the options that decide over the outputs: what was done with others is not
         done.
 
@@ -76,6 +77,7 @@ class Manifest:
         )
 
     def __enter__(self):
+        outputs.make_folder(self.path.parent)
         # Unbuffered: a line is one call of the system.
         self._file = open(self.path, "ab", buffering=0)
         self._file.truncate(self._whole)

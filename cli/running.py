@@ -220,7 +220,10 @@ def _obstacle(job, folders):
 def _is_kept(job, skip_existing):
     """Whether a job's output is there: the one that a manifest knows, or with the option any."""
     if skip_existing and job.output != STREAM:
-        return outputs.exists(job.output)
+        try:
+            return outputs.exists(job.output)
+        except GlicError:  # a store that does not answer now: writing to it will tell
+            return False
     return job.checksum is not None and outputs.checksum_of(job.output) == job.checksum
 
 

@@ -73,14 +73,12 @@ def test_entropy_coding(run):
 
 
 def test_jobs(run):
-    arguments = ["--model", "gmm-mse-1", "--count", 6, "--size", "64x48", "--jobs", 1, 2]
+    arguments = ["--model", "gmm-mse-1", "--count", 3, "--size", "64x48", "--jobs", 1, 2]
     out = run("jobs", ROOT / "valid" / "chelsea.png", *arguments)
-    form = r"^--jobs ([12]): ([0-9]+) images an hour; ([0-9.]+) s, ([0-9.]+) processor seconds$"
+    form = r"^--jobs ([12]): ([0-9]+) images an hour, ([0-9.]+) processor seconds an image$"
     rates = re.findall(form, out, re.M)
     assert [jobs for jobs, *_ in rates] == ["1", "2"]
-    for _, rate, seconds, processor in rates:
-        assert int(rate) > 3600 * 6 / float(seconds)  # the start is no part of the rate
-        assert float(processor) > 1  # the workers' too
+    assert all(int(rate) > 0 and 0 < float(seconds) < 2 for _, rate, seconds in rates)
     assert "--jobs 1 / --jobs 1: 1.00\n--jobs 2 / --jobs 1: " in out
 
 

@@ -117,6 +117,22 @@ def test_failures_are_named_once_and_the_rest_go_on(tmp_path, capsys):
     ]
 
 
+def test_the_failures_of_workers_are_gathered_at_the_end(tmp_path, capsys):
+    todo = [jobs.Job(tmp_path / f"{i:02d}.png", tmp_path / f"{i:02d}.glic") for i in range(25)]
+    outcomes = [(job, running.Outcome(problem=InputError("bad"))) for job in todo[:22]]
+    lines = (("gmm started", True), ("how to decode", False))
+    done = running.Outcome({}, worker="worker 1", lines=lines)
+    outcomes += [(job, done) for job in todo[22:]]
+    failures = running.follow(todo, outcomes, lambda *_: "line", Report(), gather=True)
+    out, err = capsys.readouterr()
+    assert failures == 22 and err.count("bad") == 22 + running.GATHERED
+    gathered = err[err.index("22 of 25 files failed, which are:") :].splitlines()
+    assert gathered[1] == f"{tmp_path / '00.png'}: bad" and gathered[-1].startswith(
+        "... and 2 more"
+    )
+    assert out.count("worker 1: gmm started") == 3 and out.count("how to decode") == 1
+
+
 def test_starting_a_model_is_no_files_time(tmp_path):
     report = Report()
 

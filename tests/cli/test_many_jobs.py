@@ -158,14 +158,13 @@ def do_and_weigh(item):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
-def test_a_worker_does_not_grow_over_a_thousand_images(tmp_path, monkeypatch):
+def test_a_worker_does_not_grow_over_a_thousand_images(tmp_path):
     """Of thirty sizes: what libraries keep for each is there after the first hundreds."""
     pixels = np.asarray(Image.open(REFERENCE / "image_128x192.png"))
     for i in range(30):
         Image.fromarray(pixels[: 33 + 3 * i, : 40 + 5 * i]).save(tmp_path / f"{i}.png")
-    arguments = ["encoder.py", str(tmp_path), *map(str, MODEL), "--no-metrics"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    work = running.Work(encoding.make_work, encoder.parse_arguments(), "memory")
+    args = encoder.parse_arguments([str(tmp_path), *map(str, MODEL), "--no-metrics"])
+    work = running.Work(encoding.make_work, args, "memory")
     todo = [Job(tmp_path / f"{i % 30}.png", tmp_path / f"{i}.glic") for i in range(1000)]
     with workers.Workers(1) as pool:
         done = list(pool.map(do_and_weigh, ((work, job, False) for job in todo)))
