@@ -22,6 +22,8 @@ STRIDE = 64  # image pixels per position of z (16 x 4): sides are padded to mult
 PER_Z = STRIDE // LATENT_STRIDE  # positions of y per position of z, along an axis
 CONTEXT_SUPPORT = 5  # side of the masked convolution's kernel
 LEAKY_SLOPE = 0.2  # both papers' code: tf.nn.leaky_relu's default
+GDN_PEDESTAL = 2.0**-36  # tfc's reparam_offset squared: keeps the gradient of the square alive
+GDN_BETA_MIN = 1e-6
 CHANNEL_UNIT = 8  # N and M are multiples of it: a file flags eight channels in a byte
 MAX_CHANNELS = 2040  # of a file's channel flags, which have at most 255 bytes
 

@@ -1,9 +1,9 @@
 """``Codec``: images to bytes and back, and the latents between.
 
-The networks that see pixels (analysis, hyper analysis, synthesis) run in TensorFlow, in float32.
-What decides over bits runs exactly, in context.py, gmm_entropy.py and latent_coder.py. Decoded
-latents are therefore the same on every machine; pixels are the same on one machine and may differ
-by one level between machines.
+The networks that see pixels (analysis, hyper analysis, synthesis) run in float32, in ONNX Runtime
+or TensorFlow (coding/backends.py). What decides over bits runs exactly, in context.py,
+gmm_entropy.py and latent_coder.py. Decoded latents are therefore the same on every machine; pixels
+are the same on one machine and may differ by one level between machines, or backends.
 """
 
 import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
@@ -11,10 +11,9 @@ import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
 import numpy as np
 
 from architecture import LATENT_STRIDE, PER_Z, STRIDE, padded_size
-from coding import bitstream, models, tiling
+from coding import backends, bitstream, models, tiling
 from coding.entropy_coder import EntropyCoder
 from coding.latents import LatentError, Latents, check_values
-from coding.networks import Networks
 from errors import GlicError
 from rates import MAX_K, Rates, chosen_k, delta_of
 
@@ -39,48 +38,53 @@ class Codec:
     """A model ready to code images.
 
     It can be pickled, and then loads its model again from where it was: for processes that
-    ``multiprocessing.get_context("spawn")`` starts. A process that was forked after
-    TensorFlow had started cannot use it (``coding.networks.ForkError``).
+    ``multiprocessing.get_context("spawn")`` starts. A process that was forked after the
+    networks had started cannot use it (``coding.forks.ForkError``).
 
     Args:
       model: a ``models.Model``, see ``Codec.load`` and ``Codec.from_checkpoint``.
       memory_budget: bytes that the process should stay within. Images that need more pass through
         the networks in overlapping tiles, which takes longer (the borders are computed twice) and
         may change single latents and pixels by one level, as another machine may. Neither the
-        image nor its latents are tiled: 20 bytes per pixel plus 1/8 per channel of y, and
-        TensorFlow's 640 MiB, are the least that is taken.
+        image nor its latents are tiled: 20 bytes per pixel plus 1/8 per channel of y, and the
+        640 MiB that TensorFlow may take, are counted in any case.
+      backend: "onnx" or "tensorflow" for the networks that see pixels; None takes ONNX Runtime
+        where it is installed.
 
     Attributes:
       rates: ``rates.Rates`` of a model that serves many; None for one of one rate.
 
     Raises:
       models.ModelError: where the weights do not allow exact coding.
+      backends.BackendError: where the backend is not installed.
     """
 
-    def __init__(self, model, memory_budget=MEMORY_BUDGET):
+    def __init__(self, model, memory_budget=MEMORY_BUDGET, backend=None):
         self.model, self.memory_budget = model, memory_budget
         self.rates = Rates.of(model.config)
+        self.backend = backends.choose(backend)
         self.architecture, self.fingerprint = model.architecture, model.fingerprint
         self.entropy_coder = EntropyCoder(model)
-        self.networks = Networks(model.architecture, model.weights)
+        self.networks = backends.networks(self.backend, model.architecture, model.weights)
 
     @classmethod
-    def load(cls, name, models_dir=models.MODELS_DIR, memory_budget=MEMORY_BUDGET):
+    def load(cls, name, models_dir=models.MODELS_DIR, memory_budget=MEMORY_BUDGET, backend=None):
         """The codec of the model ``name`` in ``models_dir`` (or of a model folder's path)."""
-        return cls(models.load_named(name, models_dir), memory_budget)
+        return cls(models.load_named(name, models_dir), memory_budget, backend)
 
     @classmethod
-    def from_checkpoint(cls, prefix, architecture, memory_budget=MEMORY_BUDGET):
+    def from_checkpoint(cls, prefix, architecture, memory_budget=MEMORY_BUDGET, backend=None):
         """The codec of a checkpoint as its authors published it."""
-        return cls(models.load_checkpoint(prefix, architecture), memory_budget)
+        return cls(models.load_checkpoint(prefix, architecture), memory_budget, backend)
 
     def __reduce__(self):
+        rest = self.memory_budget, self.backend
         if self.model.path is None:
-            return type(self), (self.model, self.memory_budget)
-        return _reload, (type(self), self.model.source, self.memory_budget)
+            return type(self), (self.model, *rest)
+        return _reload, (type(self), self.model.source, *rest)
 
     def close(self):
-        """Frees the TensorFlow sessions."""
+        """Frees the networks' sessions."""
         self.networks.close()
 
     def k_of(self, quality=None, lmbda=None):
@@ -251,6 +255,6 @@ class Codec:
         return self.synthesise(self.decode(bitstream.unpack(data, max_pixels)))
 
 
-def _reload(codec_class, source, memory_budget):
+def _reload(codec_class, source, memory_budget, backend):
     """The codec that was pickled."""
-    return codec_class(models.load(source), memory_budget)
+    return codec_class(models.load(source), memory_budget, backend)

@@ -29,6 +29,7 @@ def parse_arguments():
     )
     options.add_limits(parser)
     options.add_workers(parser)
+    options.add_backend(parser)
     options.add_model_options(parser)
     return parser.parse_args()
 

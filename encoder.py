@@ -61,6 +61,7 @@ def parse_arguments(words=None):
     )
     options.add_limits(parser)
     options.add_workers(parser)
+    options.add_backend(parser)
     target_options.add_options(parser)
     options.add_model_options(parser)
     return parser.parse_args(words)

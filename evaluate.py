@@ -29,6 +29,7 @@ def _report(args):
 
 
 def _complexity(args):
+    preflight.check()
     from evaluation import complexity
 
     return complexity.run(args)
@@ -37,6 +38,7 @@ def _complexity(args):
 def _bits(args):
     if args.map:
         preflight.check_evaluation(["matplotlib"])
+    preflight.check()
     from evaluation import bits
 
     return bits.run(args)

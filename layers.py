@@ -15,12 +15,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import rewriter_config_pb2
 
-from architecture import LEAKY_SLOPE
+from architecture import GDN_BETA_MIN, GDN_PEDESTAL, LEAKY_SLOPE
 from functions import lower_bound
 from variables import rdft_matrix
-
-GDN_PEDESTAL = 2.0**-36  # tfc's reparam_offset squared: keeps the gradient of the square alive
-GDN_BETA_MIN = 1e-6
 
 
 def session_config(threads=0):

@@ -1,8 +1,9 @@
 """Says in one sentence what is missing before an import fails, and quiets TensorFlow.
 
-Imported first by every script, and by codec.py for the programs that import it; ``python3
-preflight.py`` says before an installation whether one is possible. It must run on
-any Python from 3.6 on and import nothing that is installed.
+Imported first by every script, and by codec.py for the programs that import it. Coding needs ONNX
+Runtime or TensorFlow; training and a part of the evaluation need TensorFlow. ``python3
+preflight.py`` says before an installation whether one of all is possible. It must run on any Python
+from 3.6 on and import nothing that is installed.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ MACHINES = {  # that TensorFlow has packages for
 }
 # NumPy whose OpenBLAS (0.3.34) crashes in a matrix product on some processors.
 BROKEN_NUMPY = (2, 5, 2), (2, 5, 5)
-PACKAGES = ("numpy", "PIL", "scipy", "tensorflow", "threadpoolctl", "tqdm")
+CODING_PACKAGES = ("numpy", "PIL", "threadpoolctl", "tqdm")
+NETWORK_PACKAGES = ("onnxruntime", "tensorflow")  # coding needs one of them
+PACKAGES = CODING_PACKAGES + ("scipy", "tensorflow")
 
 # What TensorFlow says while it is imported, before its log level counts: news about CUDA, oneDNN
 # and its own logging. Anything else, and all of it where the import fails, is shown.
@@ -62,17 +65,37 @@ def check_system(version=sys.version_info, system=None, machine=None, libc=None)
         )
 
 
+def _missing(packages):
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
 def check(packages=PACKAGES, requirements="requirements.txt"):
     """Exits with a sentence (status 1) where the system or a package does not fit.
 
-    Scripts that need more call it again, before the work whose end would fail.
+    Scripts that need more than coding does call it before the work whose end would fail.
     """
-    check_system()
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    missing = _missing(packages)
+    if "tensorflow" in missing:
+        check_system()
     if missing:
         sys.exit(
             "Packages are missing ({}): run 'pip install -r {}' in this environment.".format(
                 ", ".join(missing), requirements
+            )
+        )
+
+
+def check_coding():
+    """The same for coding alone, where ONNX Runtime does as well as TensorFlow."""
+    if tuple(sys.version_info[:2]) < OLDEST:
+        check_system()
+    networks = _missing(NETWORK_PACKAGES)
+    missing = _missing(CODING_PACKAGES) + [" or ".join(networks)] * (len(networks) == 2)
+    if missing:
+        sys.exit(
+            "Packages are missing ({}): run 'pip install -r requirements.txt' in this environment, "
+            "or for coding alone 'pip install -r requirements-light.txt'.".format(
+                ", ".join(missing)
             )
         )
 
@@ -143,7 +166,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 if __name__ == "__main__":  # before anything is installed
     check_system()
 else:
-    check()
+    check_coding()
     check_numpy()
     # TensorFlow reads this when it is first imported; what it says before that is filtered.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -11,15 +11,17 @@ with ``--export``, the model goes where encoder.py finds it. ``--prepare OUT`` m
 
 from __future__ import annotations
 
-import preflight  # noqa: F401  # isort: skip  (first: it says what is missing)
+import preflight  # isort: skip  (first: it says what is missing)
 import argparse
 import sys
 from pathlib import Path
 
+preflight.check()
+
 from cli import errors as cli_errors
 from coding import models, released
 from layers import session_config
-from training import cluster, run
+from training import bundle, cluster, run, unbundle
 from training.cluster_loop import Machines
 from training.loop import Options, TrainingStopped
 from training.photographs import HELD_OUT
@@ -69,6 +71,7 @@ def parser():
     p.add_argument(
         "--to", help="folder of the exported model (default: NAME in models/ beside train.py)"
     )
+    bundle.add_options(p)
     cluster.add_options(p)
     return p
 
@@ -77,8 +80,11 @@ def _refuse_others(args, *taken):
     """Raises GlicError for options besides those that a call without training takes."""
     p = parser()
     given = [key for key, value in vars(args).items() if value != p.get_default(key)]
-    others = [f"--{key.replace('_', '-')}" for key in given if key not in taken]
-    refuse_if(others, f"--{taken[0]} does not train: leave {', '.join(others)} out.")
+    door, *others = (
+        f"--{key.replace('_', '-')}"
+        for key in (taken[0], *(key for key in given if key not in taken))
+    )
+    refuse_if(others, f"{door} does not train: leave {', '.join(others)} out.")
 
 
 def _refuse_taken(target):
@@ -105,6 +111,13 @@ def main(argv=None):
         refuse_if(not args.data, "Give the folder of photographs with --data.")
         prepare(args.data, args.prepare)
         return 0
+    given = {setting.name: getattr(args, setting.name) for setting in SETTINGS}
+    if args.bundle:
+        own = {key: getattr(args, key) for key in ("rounded", "photos_mib", "half", "cache_mib")}
+        _refuse_others(args, "bundle", "data", "valid", *own, *given)
+        refuse_if(not args.data, "Give the folder of training images with --data.")
+        bundle.write(args.bundle, given, args.data, args.valid, args.init_from, **own)
+        return 0
     task = cluster.cluster_from(args)
     if task and not task.is_chief:
         task.start(session_config(args.threads))
@@ -114,13 +127,17 @@ def main(argv=None):
     refuse_if(not plain, "Give the run a name with --name, without slashes or a dot at its start.")
     folder, target = Path(args.runs) / args.name, Path(args.to or models.MODELS_DIR / args.name)
     _refuse_taken(target)
+    if args.from_bundle:
+        _refuse_others(args, "from_bundle", "name", "runs")
+        unbundle.take(args.from_bundle, folder)
+        return 0
     if args.export:
         _refuse_others(args, "export", "name", "runs", "best", "to")
         run.export(folder, target, args.best)
         return 0
+    bundle.refuse_options(args)
     refuse_if(args.best, "--best chooses what to export: give --export, too.")
     refuse_if(not args.data, "Give the folder of training images with --data.")
-    given = {setting.name: getattr(args, setting.name) for setting in SETTINGS}
     rest = {setting.name: getattr(args, setting.name) for setting in OPTIONS}
     options = Options(init_from=args.init_from, **rest)
     machines = Machines(task, args.threads) if task else run.ThisMachine()

@@ -63,7 +63,7 @@ def run_model(name, paths, levels, output, rows):
     Returns:
       A list of its points: (label, lambda, configuration, rows).
     """
-    codec = Codec.load(name)
+    codec = Codec.load(name, backend="tensorflow")  # as encoder.py --effort
     config = codec.model.config
     lmbda = None if codec.rates else config["lmbda"]
     refiner = refine.Refiner(codec, lmbda, config.get("metric", "mse"))

@@ -1,7 +1,7 @@
 """Entropy coding against the networks' time: python -m benchmarks.entropy_coding [--model NAME]
 
 Times, in one run and on one image of 768x512, the exact coding of its latents to a file's bytes and
-back, and the float32 passes of TensorFlow beside it: analysis and hyper analysis, synthesis. Prints
+back, and the float32 passes beside it: analysis and hyper analysis, synthesis. Prints
 seconds, processor seconds of all threads, which other work on the machine changes little, and their
 ratios: below 1 the entropy coder is the smaller part.
 

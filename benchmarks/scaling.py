@@ -5,7 +5,7 @@ encoder.py --no-metrics and decoder.py do it: from a PNG file to a .glic file an
 scaling.csv (one row per size and direction) and scaling.png from it to docs/ (or --output).
 
 Seconds leave out starting Python and loading the model; a 64x64 picture is coded first. Peak
-memory is that of the whole process, Python, TensorFlow, model and picture included. Of a
+memory is that of the whole process, Python, libraries, model and picture included. Of a
 wavefront step of the decoder the matrices that it reads are stated, the largest part of what it
 moves.
 
@@ -76,12 +76,13 @@ def add_model_options(parser, default=options.DEFAULT_MODEL):
         "(default: %(default)s)",
     )
     options.add_memory_option(parser)
+    options.add_backend(parser)
 
 
 def load_codec(args):
     """The codec to measure."""
     model = random_model(args.model) or models.load_named(args.model)
-    return Codec(model, options.memory_budget(args))
+    return Codec(model, options.memory_budget(args), options.backend(args))
 
 
 def picture(height, width):

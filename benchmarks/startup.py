@@ -1,7 +1,8 @@
-"""Processor time of the command lines on a small file: python -m benchmarks.startup [--model NAME]
+"""Processor time of TensorFlow's command lines: python -m benchmarks.startup [--model NAME]
 
-Runs encoder.py --no-metrics and decoder.py on one 256x256 picture, several times, each in a process
-of its own, and prints the medians of the processor seconds of all threads:
+Runs encoder.py --no-metrics and decoder.py with --backend tensorflow on one 256x256 picture,
+several times, each in a process of its own, and prints the medians of the processor seconds of all
+threads (benchmarks.backends compares the backends):
 
   interpreter      starting Python, NumPy and the options
   tensorflow       import tensorflow
@@ -146,7 +147,7 @@ def main():
             "decoder": [str(png.with_suffix(".glic"))],
         }
         for script, arguments in options_of.items():
-            arguments += ["-o", folder, "--overwrite"]
+            arguments += ["-o", folder, "--overwrite", "--backend", "tensorflow"]
             if script == "decoder":
                 png.unlink()  # its output's name
             runs = [seconds_of(script, arguments) for _ in range(args.repeats)]

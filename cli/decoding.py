@@ -34,7 +34,7 @@ class CodecShelf:
         """The codec that wrote a file (ModelError or ReleasedError where there is none)."""
 
         def load():
-            from codec import Codec  # here, as importing TensorFlow is part of starting
+            from codec import Codec  # here, as importing it is part of starting
             from coding import models
 
             return Codec(models.load_folder(self._folder_of(fingerprint)), **self._options)
@@ -76,7 +76,8 @@ def run(args):
     Raises:
       GlicError: for options or models that cannot be used.
     """
-    options.memory_budget(args)  # one that means nothing ends the run, and so does the next
+    options.memory_budget(args)  # one that means nothing ends the run, and so do the next
+    options.backend(args)
     options.checkpoint_architecture(args)
     todo, report, manifest = jobs.prepare(
         args, [bitstream.EXTENSION], ".png", lambda suffix: "no .glic files", kind=".glic file"
@@ -92,10 +93,11 @@ def run(args):
 
 def make_work(args, report):
     """The function of (path, output) that decodes a file as the options say."""
-    budget, codec = options.memory_budget(args), None
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
+    codec = None
     if options.checkpoint_architecture(args):
-        codec = report.start(lambda: options.checkpoint_codec(args, memory_budget=budget), warm_up)
-    shelf = CodecShelf(report, codec, args.model, args.fetch_model, memory_budget=budget)
+        codec = report.start(lambda: options.checkpoint_codec(args, **how), warm_up)
+    shelf = CodecShelf(report, codec, args.model, args.fetch_model, **how)
     return functools.partial(
         decode_file,
         shelf,

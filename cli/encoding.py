@@ -21,12 +21,17 @@ WARM_UP = (64, 64, 3)  # an image that has the networks built
 
 
 def check(args):
-    """Raises UsageError for options of encoder.py that contradict each other.
+    """Checks the options of encoder.py.
 
     Returns:
       The ``targets.Target`` of the options, or None.
+
+    Raises:
+      UsageError: for options that contradict each other.
+      backends.BackendError: for a backend that is not installed.
     """
     options.memory_budget(args)
+    options.backend(args)
     target = target_options.of_options(args)
     if target:
         return target
@@ -115,7 +120,7 @@ def decided_by(args):
     for name in (*_CHECKPOINT, *_DECISIVE):
         if getattr(args, name) not in (None, 0):
             texts.append(f"--{name.replace('_', '-')} {getattr(args, name)}")
-    return " ".join(texts)
+    return " ".join([*texts, f"--backend {options.backend(args)}"])
 
 
 def make_work(args, report):
@@ -134,13 +139,13 @@ def make_work(args, report):
 
 def make_coder(args, report):
     """What codes images with one model: a function of (path, pixels) that returns ``Coded``."""
-    budget = options.memory_budget(args)
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
 
     def load():
-        from codec import Codec  # here, as importing TensorFlow is part of starting
+        from codec import Codec  # here, as importing it is part of starting
 
-        codec = options.checkpoint_codec(args, memory_budget=budget)
-        return codec or Codec.load(model_name(args), memory_budget=budget)
+        codec = options.checkpoint_codec(args, **how)
+        return codec or Codec.load(model_name(args), **how)
 
     coder = _start(load, args, report)
     if coder.k is not None:
@@ -162,12 +167,14 @@ def make_chooser(target, args, report):
     """The ``chooser.Chooser`` that codes images."""
     from codec import Codec
 
-    budget = options.memory_budget(args)
+    budget, backend = options.memory_budget(args), options.backend(args)
     chosen_from = chooser.candidates(args.model)
 
     def load(candidate):
         left = chooser.memory_left(budget, chosen_from, candidate)
-        return _start(lambda: Codec.load(candidate.folder, memory_budget=left), args, report)
+        return _start(
+            lambda: Codec.load(candidate.folder, memory_budget=left, backend=backend), args, report
+        )
 
     made = chooser.Chooser(target, chosen_from, load)
     report.line(str(made))

@@ -179,11 +179,12 @@ def prepare(args, suffixes, extension, why, *, kind, decided_by=""):
 
 
 def _make_absolute(args):
-    """Makes paths in the options such that workers elsewhere find the same files by them."""
+    """Makes the options mean the same to workers elsewhere: paths from the root, the backend."""
     args.inputs = [_absolute(text) for text in args.inputs]
     args.output = args.output and _absolute(args.output)
     args.default_output = args.default_output.absolute()
     args.checkpoint = args.checkpoint and os.path.abspath(args.checkpoint)
+    args.backend = options.backend(args)  # that of this machine everywhere
     args.model = args.model and [options.absolute_model(name) for name in args.model]
 
 

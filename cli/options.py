@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
+from coding import backends
 from coding.bitstream import MAX_PIXELS
 from errors import UsageError
 
@@ -157,8 +158,9 @@ def add_memory_option(parser):
         default=DEFAULT_MEMORY_MIB,
         metavar="MIB",
         help="memory that the process should stay within, in MiB: larger images pass through the "
-        "networks in overlapping tiles, which takes up to twice as long; TensorFlow's 640 MiB and "
-        "20 bytes per pixel plus one per 8 channels of y are the least (default: %(default)s)",
+        "networks in overlapping tiles, which takes up to twice as long; 640 MiB, as TensorFlow "
+        "takes, and 20 bytes per pixel plus one per 8 channels of y are the least (default: "
+        "%(default)s)",
     )
 
 
@@ -205,6 +207,32 @@ def absolute_model(name):
 
     folder = models.folder_of(name)
     return name if folder.parent == models.MODELS_DIR else os.path.abspath(folder)
+
+
+def add_backend(parser):
+    """Adds --backend."""
+    parser.add_argument(
+        "--backend",
+        choices=backends.BACKENDS,
+        help="what runs the networks between pixels and latents: onnx (ONNX Runtime) starts in a "
+        "tenth of a second, tensorflow in two; files are the same format, pixels at most one level "
+        "apart (default: onnx where onnxruntime is installed, tensorflow with --effort)",
+    )
+
+
+def backend(args):
+    """The backend that --backend and --effort stand for.
+
+    Raises:
+      UsageError: where these two contradict each other.
+      backends.BackendError: where the backend is not installed.
+    """
+    if not getattr(args, "effort", 0):
+        return backends.choose(args.backend)
+    if args.backend == backends.ONNX:
+        raise UsageError("--effort searches in TensorFlow: leave --backend onnx out, or --effort.")
+    backends.require(backends.TENSORFLOW, "--effort")
+    return backends.TENSORFLOW
 
 
 def memory_budget(args):

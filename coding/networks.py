@@ -7,31 +7,12 @@ has no analysis transform.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 
 import tensorflow.compat.v1 as tf
 
 import network
-from errors import GlicError
-
-_started_in = None  # the process in which this module's first session was started
-
-
-class ForkError(GlicError):
-    """TensorFlow was started before the process was forked."""
-
-
-def _check_not_forked():
-    """TensorFlow's threads do not live on in a fork: a session there would wait for ever."""
-    global _started_in
-    _started_in = _started_in or os.getpid()
-    if _started_in != os.getpid():
-        raise ForkError(
-            "This process was forked after TensorFlow had been started, and cannot run it: start "
-            'processes with multiprocessing.get_context("spawn"), or load the codec in the child '
-            "only."
-        )
+from coding import forks
 
 
 @contextlib.contextmanager
@@ -134,7 +115,7 @@ class Networks:
         return tf.placeholder(tf.float32, (None, None, None, channels))
 
     def _run(self, name, build, *values):
-        _check_not_forked()
+        forks.check("TensorFlow")
         with self._lock:
             if name not in self._calls:
                 self._start(build)

@@ -10,6 +10,7 @@ Nothing of the work tree, the index or the branches is touched.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,9 +182,10 @@ def _steps(row, models_dir):
     root, commit = models_dir.parent, row.commit or "HEAD"
     where = f"{models_dir.name}/{row.name}"
     if not is_checkout(root):
+        which = f"commit {commit}" if row.commit else "the newest commit"
         raise ReleasedError(
-            f"it is {where} in commit {commit} of this project's repository, of which {root} is no "
-            f"git checkout: take a clone, or copy that folder to {_target(row, models_dir)}"
+            f"it is {where} in {which} of this project's repository, of which {root} is no git "
+            f"checkout: take a clone, or copy that folder to {_target(row, models_dir)}"
         )
     before = None
     if _answer(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -244,7 +247,12 @@ def fetch(row, models_dir):
         data = git(root, *archive)
     except ReleasedError as error:
         raise ReleasedError(f"Model {row} cannot be fetched: {error}.") from error
-    new = target.parent / f".{target.name}-new-{os.getpid()}-{secrets.token_hex(4)}"
+    mark = f".{target.name}-new-"
+    for left in target.parent.glob(f"{mark}*"):  # by a process that was killed
+        with contextlib.suppress(OSError):  # another process removes it
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
+    new = target.parent / f"{mark}{os.getpid()}-{secrets.token_hex(4)}"
     new.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as files:

@@ -6,8 +6,8 @@ never dropped. Run it after any change of models/, when git add or git rm has to
 model that is not yet committed gets a row whose commit a later run fills in.
 
 --check writes nothing and fails where a model that git knows, now or in the history, is missing
-from the list, or a row names no commit that brings its model. Both need the whole history, which a
-shallow clone does not have.
+from the list, a row names no commit that brings its model, or an alias leads to none. Both need the
+whole history, which a shallow clone does not have.
 
 It lies beside make_results.py, which writes models/README.md: both say what models/ holds.
 """
@@ -144,12 +144,29 @@ def renewed(listed, past, now):
     ]
 
 
+def astray(models_dir, now):
+    """Sentences on aliases of models that the index does not have."""
+    path = models_dir / "aliases.json"
+    try:
+        aliases = json.loads(path.read_bytes()).items()
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError) as error:
+        raise ReleasedError(f"{path} cannot be used: {error}.") from error
+    return [
+        f"{alias} stands for {name} in {path.name}, which is not in {models_dir.name}/: let it "
+        "stand for another"
+        for alias, name in aliases
+        if name not in now.values()
+    ]
+
+
 def complaints(listed, past, now, models_dir):
     """What is wrong with a list, in sentences; see ``merged``."""
     found = [
         f"{row} is in the history and not listed" for f, row in past.items() if f not in listed
     ]
-    found += renewed(listed, past, now)
+    found += renewed(listed, past, now) + astray(models_dir, now)
     for fingerprint, name in now.items():
         if fingerprint not in listed and fingerprint not in past:
             found.append(f"{name} ({fingerprint}) is in {models_dir.name}/ and not listed")
@@ -166,7 +183,7 @@ def complaints(listed, past, now, models_dir):
 
 
 def main(arguments=None, models_dir=MODELS):
-    """Returns the exit code: 0, or 1 where --check finds the list wrong.
+    """Returns the exit code: 0, or 1 where --check finds the list wrong, or an alias is.
 
     Raises:
       ReleasedError: without git, a checkout or its whole history; for a list that is damaged; for
@@ -194,8 +211,9 @@ def main(arguments=None, models_dir=MODELS):
         if wrong:
             print("Run python docs/make_released.py and commit the list.", file=sys.stderr)
         return 1 if wrong else 0
-    for sentence in renewed(listed, past, now):
-        raise ReleasedError(f"{sentence}.")
+    taken = renewed(listed, past, now)
+    if taken:
+        raise ReleasedError(f"{taken[0]}.")
     rows = merged(listed, past, now)
     new = path.with_name(f".{path.name}-new")
     with open(new, "w", newline="", encoding="ascii") as file:
@@ -204,7 +222,10 @@ def main(arguments=None, models_dir=MODELS):
         writer.writerows([*row[:-1], row.bytes or ""] for row in rows)
     new.replace(path)
     print(f"{len(rows)} models in {path.name}, of which {len(now)} are in {models_dir.name}/.")
-    return 0
+    wrong = astray(models_dir, now)
+    for sentence in wrong:
+        print(f"{sentence}.", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

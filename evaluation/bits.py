@@ -11,7 +11,7 @@ import factorized_prior
 import gmm_entropy
 from cli import options
 from codec import Codec
-from coding import bitstream, models
+from coding import backends, bitstream, models
 from coding.costs import costs_of
 from errors import UsageError
 from evaluation import tables
@@ -21,7 +21,8 @@ from rates import delta_of
 
 def run(args):
     """``evaluate.py bits``; returns the exit code."""
-    codec = options.checkpoint_codec(args)
+    how = {"backend": backends.TENSORFLOW}  # which has the entropy model in float, too
+    codec = options.checkpoint_codec(args, **how)
     if codec and args.model:
         raise UsageError("--model or --checkpoint expected, got both.")
     if args.file.suffix.lower() == bitstream.EXTENSION:
@@ -29,10 +30,10 @@ def run(args):
             raise UsageError("--quality and --lmbda are for images, which are coded first.")
         data = args.file.read_bytes()
         fingerprint = bitstream.unpack(data).fingerprint
-        codec = codec or Codec.load(args.model or models.find(fingerprint))
+        codec = codec or Codec.load(args.model or models.find(fingerprint), **how)
     else:
         pixels, _ = images.read_image(args.file)
-        codec = codec or Codec.load(args.model or options.DEFAULT_MODEL)
+        codec = codec or Codec.load(args.model or options.DEFAULT_MODEL, **how)
         data = codec.compress(pixels, args.quality, args.lmbda)
     facts = account(codec, data)
     print("\n".join(describe(facts)))

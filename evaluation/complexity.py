@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 import factorized_prior
 import network
 from architecture import STRIDE, Architecture
+from coding.backends import TENSORFLOW
 from errors import GlicError
 from evaluation import tables
 from evaluation.measurements import device
@@ -31,10 +32,10 @@ def run(args):
     rows = table(args.families, args.filters, args.size, args.latents)
     print("\n".join(describe(rows, args.size)))
     if args.size:
-        print(f"\nMeasured on {device()}, float32, best of three runs.")
+        print(f"\nMeasured on {device(TENSORFLOW)}, float32, best of three runs.")
     args.output.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        row["device"] = device() if args.size else None
+        row["device"] = device(TENSORFLOW) if args.size else None
     tables.write_csv(rows, list(rows[0]), args.output / "complexity.csv")
     tables.write_json({"rows": rows, "size": args.size}, args.output / "complexity.json")
     return 0

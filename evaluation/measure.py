@@ -36,6 +36,11 @@ class Task(NamedTuple):
     limit: int | None = None
     matched_to: str = ""
 
+    @property
+    def backend(self):
+        """Of a model's networks; None for other codecs."""
+        return self.load[1] if self.load else None
+
 
 def reset_peak_memory():
     """Starts a new measurement of the peak; returns what the figure will stand for.
@@ -72,21 +77,22 @@ def loaded_codec(load):
     """The codec of a model, with everything that is set up on first use set up.
 
     Args:
-      load: ("name", name or path), or ("checkpoint", prefix, ``Architecture``).
+      load: ("name", backend, name or path), or ("checkpoint", backend, prefix, ``Architecture``).
     """
     import numpy as np
 
     from codec import Codec
 
-    kind, *arguments = load
-    codec = Codec.load(*arguments) if kind == "name" else Codec.from_checkpoint(*arguments)
+    kind, backend, *arguments = load
+    make = Codec.load if kind == "name" else Codec.from_checkpoint
+    codec = make(*arguments, backend=backend)
     codec.decompress(codec.compress(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)))
     return codec
 
 
 @functools.lru_cache(maxsize=16)
 def _warmed_up(load, shape):
-    """Runs the networks on a new image size once: TensorFlow's set-up is not the codec's time."""
+    """Runs the networks on a new image size once: their set-up is not the codec's time."""
     import numpy as np
 
     codec = loaded_codec(load)
@@ -132,6 +138,7 @@ def _measure_model(task, pixels):
             "family": codec.architecture.family,
             "filters": codec.architecture.num_filters,
             "latents": codec.architecture.num_latents,
+            "backend": codec.backend,
             "suffix": bitstream.EXTENSION,
         },
     )

@@ -23,6 +23,7 @@ from cli import errors as cli_errors
 from cli import options
 from cli.outputs import atomic_write
 from cli.workers import Workers, cores
+from coding import backends
 from evaluation import classics
 from evaluation.measure import measure
 
@@ -36,6 +37,7 @@ _SOURCES = (
 )
 # Packages under the names that they are mostly installed by, and their modules.
 _PACKAGES = {
+    "onnxruntime": "onnxruntime",
     "tensorflow": "tensorflow",
     "range-coder": "range_coder",
     "numpy": "numpy",
@@ -64,14 +66,16 @@ def _processor():
 
 
 @functools.cache
-def device():
-    """What the networks run on, in words."""
-    import tensorflow as tf
+def device(backend=None):
+    """What the networks of a backend run on, in words; None stands for no networks."""
+    gpus = []
+    if backend == backends.TENSORFLOW:
+        import tensorflow as tf
 
-    gpus = [
-        tf.config.experimental.get_device_details(d).get("device_name", d.name)
-        for d in tf.config.list_physical_devices("GPU")
-    ]
+        gpus = [
+            tf.config.experimental.get_device_details(d).get("device_name", d.name)
+            for d in tf.config.list_physical_devices("GPU")
+        ]
     return ", ".join([*gpus, f"{_processor()}, {cores()} cores"])
 
 
@@ -105,12 +109,13 @@ def cache_key(task, threads, jobs):
         "kind": task.kind,
         "source": source_hash(),
         "versions": versions(),
-        "device": device(),
+        "device": device(task.backend),
         "threads": threads,
         "jobs": jobs,
     }
     if task.kind == "model":
-        identity["fingerprint"], identity["setting"] = task.fingerprint, task.setting
+        identity["fingerprint"], identity["backend"] = task.fingerprint, task.backend
+        identity["setting"] = task.setting
     else:
         codec = classics.find(task.codec)
         identity["codec"] = [task.codec, classics.library_version(task.codec)]
@@ -126,7 +131,7 @@ def _measure_and_keep(arguments):
         row, data = measure(task)
         row.update(conditions)
         if "device" not in conditions:
-            row.update(device=device(), versions=versions())
+            row.update(device=device(task.backend), versions=versions())
         file = folder / (key + row["suffix"])
         atomic_write(file, data)
         atomic_write(folder / f"{key}.json", json.dumps(row).encode())
@@ -178,10 +183,14 @@ def measure_all(tasks, folder, workers, title="measuring"):
     keys = [cache_key(task, workers.threads, workers.jobs) for task in tasks]
     found = [_cached(folder, key) for key in keys]
     conditions = {"threads": workers.threads, "jobs": workers.jobs}
-    if isinstance(workers, Workers):  # of this machine; a scheduler's say themselves what they are
-        conditions |= {"device": device(), "versions": versions()}
+
+    def conditions_of(task):
+        if isinstance(workers, Workers):
+            return {**conditions, "device": device(task.backend), "versions": versions()}
+        return conditions  # a scheduler's workers say themselves what they are
+
     missing = [i for i, row in enumerate(found) if row is None]
-    items = [(tasks[i], folder, keys[i], conditions) for i in missing]
+    items = [(tasks[i], folder, keys[i], conditions_of(tasks[i])) for i in missing]
     problems = []
     for number, result, lost in each(workers, _measure_and_keep, items, title):
         row, problem = result or (None, cli_errors.reason(lost))

@@ -62,6 +62,7 @@ def add_run_options(parser):
         "every image and model",
     )
     options.add_model_options(parser)
+    options.add_backend(parser)
     how = parser.add_argument_group("how")
     how.add_argument(
         "--jobs",

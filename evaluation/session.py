@@ -24,7 +24,7 @@ from pictures import images
 class LearnedCodec(NamedTuple):
     """A model to measure.
 
-    name: of its folder. load: what ``measure.loaded_codec`` takes. fingerprint: hexadecimal.
+    name: of the model. load: what ``measure.loaded_codec`` takes. fingerprint: hexadecimal.
     config: of its folder. lambdas: at which it is measured; (None,) for one of one rate.
     """
 
@@ -50,13 +50,13 @@ def learned_codecs(args):
 
     if args.checkpoint and args.models:
         raise UsageError("--models or --checkpoint expected, got both.")
-    architecture = options.checkpoint_architecture(args)
+    architecture, backend = options.checkpoint_architecture(args), options.backend(args)
     if architecture:
         checkpoint = args.checkpoint, architecture
-        found = [_learned(models.load_checkpoint(*checkpoint), ("checkpoint", *checkpoint), args)]
-        return _checked(found, args)
+        load = ("checkpoint", backend, *checkpoint)
+        return _checked([_learned(models.load_checkpoint(*checkpoint), load, args)], args)
     names = [options.DEFAULT_MODEL] if args.models is None else args.models
-    found = [_learned(models.load_named(name), ("name", name), args) for name in names]
+    found = [_learned(models.load_named(name), ("name", backend, name), args) for name in names]
     if len({codec.name for codec in found}) < len(found):
         raise UsageError(
             f"Models of different names expected, got {', '.join(c.name for c in found)}."
@@ -271,7 +271,8 @@ def _evaluate(args, learned, published, rows):
     facts = {
         "command": " ".join(["evaluate.py", *sys.argv[1:]]),
         "caption": f"Mean over {where}{foreign}",
-        "device": measurements.device(),
+        "device": measurements.device(options.backend(args)),
+        "backend": options.backend(args) if learned else None,
         "versions": measurements.versions(),
         "rows": rows,
         "means": means,

@@ -15,8 +15,9 @@ from pictures import metrics
 # fmt: off
 COLUMNS = (
     "image", "sha256", "width", "height", "mode", "notes", "kind", "codec", "setting", "lmbda",
-    "matched_to", "fits", "family", "filters", "latents", "fingerprint", "bytes", "bpp", "psnr",
-    "ms_ssim", "ms_ssim_db", "encode_seconds", "encode_networks_seconds", "encode_entropy_seconds",
+    "matched_to", "fits", "family", "filters", "latents", "backend", "fingerprint", "bytes", "bpp",
+    "psnr", "ms_ssim", "ms_ssim_db", "encode_seconds", "encode_networks_seconds",
+    "encode_entropy_seconds",
     "decode_seconds", "decode_entropy_seconds", "decode_networks_seconds", "encode_peak_mib",
     "decode_peak_mib", "peak_scope", "device", "threads", "jobs", "library", "versions",
 )

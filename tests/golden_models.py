@@ -28,12 +28,14 @@ def golden_scalars(family, image):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def golden_codecs():
+def golden_codecs(backend="tensorflow"):
     """Dict of family to the codec of its golden checkpoint."""
     from architecture import Architecture
     from codec import Codec
 
     return {
-        family: Codec.from_checkpoint(checkpoint_of(family), Architecture(family, NUM_FILTERS))
+        family: Codec.from_checkpoint(
+            checkpoint_of(family), Architecture(family, NUM_FILTERS), backend=backend
+        )
         for family in FAMILIES
     }

@@ -79,7 +79,7 @@ def of_many_rates(codec):
     from codec import Codec
 
     config = {"lmbda": [0.001, 1000.0], "lmbda_reference": 1.0}
-    return Codec(codec.model._replace(config=config))
+    return Codec(codec.model._replace(config=config), backend=codec.backend)
 
 
 def latents_sha256(latents):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from many_rates import write_folder
 from PIL import Image
 
 import decoder
@@ -82,6 +83,14 @@ def test_the_programs(photographs, text, name):
     exec(block(text, name, "python"), names)
     restored = names.get("restored", names["pixels"])
     assert restored.shape == (170, 200, 3) and len(names["data"]) > 100
+
+
+def test_the_program_of_many_rates(photographs):
+    write_folder("any-rate")
+    names = {}
+    exec(block(PYTHON, "rates", "python"), names)
+    assert len(names["small"]) < len(names["data"]) < len(names["large"])
+    assert 2970 <= len(names["fitting"]) <= 3000
 
 
 def test_the_program_with_processes():

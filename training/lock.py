@@ -27,11 +27,12 @@ def _take(file):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder, otherwise="choose another --name"):
     """Keeps other trainers from a run while the context lasts.
 
     Args:
       folder: pathlib.Path of the run, which exists.
+      otherwise: what one may do instead of waiting for or stopping the other.
 
     Raises:
       GlicError: another trainer is at work there.
@@ -42,11 +43,10 @@ def locked(folder):
             _take(file)
         except (BlockingIOError, PermissionError):
             raise GlicError(
-                f"Another train.py is at work on {folder}: wait for it, stop it, or choose "
-                "another --name."
+                f"Another training is at work on {folder}: wait for it, stop it, or {otherwise}."
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            print(f"{folder} cannot be locked here ({error}): start no second train.py on it.")
+            print(f"{folder} cannot be locked here ({error}): start no second training on it.")
         yield

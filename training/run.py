@@ -53,6 +53,26 @@ def start_reference(source, metric):
     return record.get("lmbda_reference") or record.get("lmbda")
 
 
+def new_settings(given, init_from):
+    """Complete settings of a new run.
+
+    Args:
+      given: dict of the settings that were given; see ``settings.SETTINGS``.
+      init_from: see ``checkpoints.checkpoint_prefix``, or None.
+
+    Raises:
+      GlicError: settings that cannot be used, or a start that does not fit them.
+    """
+    given = {**given, "init_from": init_name(init_from)}
+    if isinstance(given["lmbda"], list):
+        reference = start_reference(init_from, given["metric"] or "mse")
+        given["lmbda_reference"] = given["lmbda_reference"] or reference
+    settings = resolve(given, None)
+    if init_from:
+        check_start(init_from, Architecture.of(settings))
+    return settings
+
+
 def recorded_settings(folder):
     """The record of a run that holds a checkpoint, else None."""
     if checkpoints.latest_checkpoint(folder) is None:
@@ -63,8 +83,11 @@ def recorded_settings(folder):
     return checkpoints.read_json(record)
 
 
-def _load_images(folder, valid, settings, cache_mib):
-    """(Photographs, validation crops, dict of ``settings.DATA_KEYS``)."""
+def load_images(folder, valid, settings, cache_mib):
+    """(Photographs, validation crops, dict of ``settings.DATA_KEYS``) of a training.
+
+    Raises GlicError where no image is usable.
+    """
     patch = settings["final_patch"] or settings["patch"]
     paths = find_images(folder)
     if valid:
@@ -109,20 +132,24 @@ def train(folder, target, given, data, valid, options, machines):
       TrainingStopped: see ``Loop.train``.
     """
     check_target(target)
-    given = {**given, "init_from": init_name(options.init_from)}
     recorded = recorded_settings(folder)
-    if not recorded and isinstance(given["lmbda"], list):
-        reference = start_reference(options.init_from, given["metric"] or "mse")
-        given["lmbda_reference"] = given["lmbda_reference"] or reference
-    settings = resolve(given, recorded)
-    if options.init_from and not recorded:
-        check_start(options.init_from, Architecture.of(settings))
+    refuse_if(
+        (recorded or {}).get("machine"),
+        f"{folder} was trained on another machine, from a bundle, and holds no optimiser's state: "
+        f"start a new run from it with --init-from {folder}.",
+    )
+    if recorded:
+        given = {**given, "init_from": init_name(options.init_from)}
+        resolve(given, recorded)
+    else:
+        settings = new_settings(given, options.init_from)
+        given = {**given, **{k: settings[k] for k in ("init_from", "lmbda_reference")}}
     find_images(data)  # refuses before the folder is made
     folder.mkdir(parents=True, exist_ok=True)
     with lock.locked(folder), contextlib.ExitStack() as stack:
         recorded = recorded_settings(folder)  # again: the last trainer may have just left
         settings = resolve(given, recorded)
-        photographs, crops, found = _load_images(data, valid, settings, options.cache_mib)
+        photographs, crops, found = load_images(data, valid, settings, options.cache_mib)
         stack.callback(photographs.close)
         change = changed_data(recorded, found)
         if change:

@@ -297,9 +297,10 @@ DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
 # Of settings that are younger than some records: what those runs did.
 BEFORE = {"synthetic": 0.0}
 # What a record says beside the settings: the folders' names, the number of images, a digest of all
-# files' names, and the seconds that the choice of the precision was made by.
+# files' names, the seconds that the choice of the precision was made by, and of a run that was
+# trained from a bundle (bundle.py) what trained it.
 DATA_KEYS = ("data", "images", "valid", "files")
-NOTES = (*DATA_KEYS, "precision_seconds")
+NOTES = (*DATA_KEYS, "precision_seconds", "machine")
 LENGTHS = ("steps", "hours")  # a resumed run may have another
 CHANGEABLE = (*LENGTHS, "final_patch", "precision")
 

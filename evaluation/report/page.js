@@ -189,11 +189,12 @@ const how = [
   ...overview.models.map((m) => [m.name, modelFacts(m)]),
   ["Command", overview.command],
   ["Device", `${overview.device}; ${overview.jobs || "a scheduler's"} worker${overview.jobs === 1 ? "" : "s"} of ${overview.threads} thread${overview.threads > 1 ? "s" : ""}`],
+  ...(overview.backend ? [["Networks", `run by ${{ onnx: "ONNX Runtime", tensorflow: "TensorFlow" }[overview.backend]}`]] : []),
   ["Versions", overview.versions],
   ["Rate", "Size of the whole file in bits, header and checksum included, divided by the number of pixels."],
   ["Quality", "PSNR and MS-SSIM on 8-bit RGB of what the file decodes to. Means over the images; MS-SSIM in dB of the mean MS-SSIM, −10 log₁₀(1 − MS-SSIM)."],
   ["Time", "Of a process that has coded before, reading and writing of files not included."],
-  ["Memory", "Largest resident memory of the whole process while encoding or decoding, with Python, TensorFlow and weights."],
+  ["Memory", "Largest resident memory of the whole process while encoding or decoding, with Python, libraries and weights."],
   ["Equal bytes", "The classic codec's best file of at most our file's bytes, for every image."],
 ];
 for (const [term, text] of how) byId("how").append(element("dt", {}, term), element("dd", {}, text));

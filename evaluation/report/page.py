@@ -200,6 +200,7 @@ def write(path, output, learned, facts, curves, pool):
         "left_out": facts["left_out"],
         "command": facts["command"],
         "device": facts["device"],
+        "backend": facts["backend"],
         "versions": facts["versions"],
         "threads": measured[0]["threads"] if measured else None,
         "jobs": pool.jobs,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from many_rates import write_folder
 from PIL import Image
 
 pytest.importorskip("bjontegaard", reason="benchmarks need requirements-eval.txt")
@@ -43,6 +44,26 @@ def test_every_benchmark_is_tested():
     assert names == tested
     manual = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert names == set(re.findall(r"^\| `(\w+)` \|", manual.partition("## Benchmarks")[2], re.M))
+
+
+def test_backends_are_compared_in_turns(run, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="TensorFlow does without")
+    from benchmarks import backends
+
+    monkeypatch.setattr(backends, "SIZES", {(40, 50): 2.5})
+    monkeypatch.setattr(backends, "SERIES", 2)
+    arguments = ["--model", "gmm-mse-1", "--repeats", 1, "--series-size", 48, 40]
+    lines = run("backends", *arguments).splitlines()[2:]
+    kinds = ["encode 50x40", "decode 50x40", "from Python 50x40"]
+    assert [line[:24].strip() for line in lines] == [
+        *kinds,
+        *("compress 2 pictures", "restore 2 pictures"),
+    ]
+    for text in lines:
+        wall, other_wall, ratio, spent, other_spent, _ = map(float, text[24:].split()[:6])
+        assert min(wall, other_wall, spent, other_spent) >= 0 and ratio > 0
+    encode = list(map(float, lines[0][24:].split()[:6]))
+    assert encode[5] < 0.6  # of the processor time: TensorFlow's import alone is more
 
 
 def test_effort_measures_what_is_missing_and_names_what_is_restored_exactly(
@@ -133,6 +154,23 @@ def test_synthetic_pictures_are_what_they_are_called():
     assert np.array_equal(pictures["gradient red"][7, [0, -1]], [[0, 0, 0], [255, 0, 0]])
     assert synthetic.cheapest([(0.5, 30.0), (12.0, 40.0)], 35) == " 12.0000"
     assert synthetic.cheapest([(0.5, 30.0)], 35).strip() == "-"
+
+
+def test_targets(run, photograph, tmp_path, monkeypatch):
+    from benchmarks import targets
+    from search import refine
+
+    model = write_folder(tmp_path / "many")
+    monkeypatch.setattr(targets, "QUALITIES", (60,))
+    monkeypatch.setattr(refine, "ITERATIONS", (0, 2))
+    out = run("targets", photograph, "--model", model)
+    rows = re.findall(r"^\| `--target-(\w+)` \| 1 \| ([\d.]+) \((\d+)\) \|.*\|$", out, re.M)
+    assert [row[0] for row in rows] == ["bytes", "psnr"] and all(int(row[2]) <= 10 for row in rows)
+    assert "`--target-bytes`, `--effort 1` | 1 |" in run(
+        "targets", photograph, "--model", model, "--effort", 1
+    )
+    out = run("targets", photograph, "--model", model, "--beyond")
+    assert re.search(r"AVIF reaches at all four: [01]$", out, re.M)
 
 
 def test_tiling(run):

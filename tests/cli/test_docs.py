@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 from make_kept import KEPT
+from many_rates import write_folder
 from PIL import Image
 from test_commandline import write_model
 
@@ -47,6 +48,7 @@ def reader(tmp_path, monkeypatch):
     for path in checkpoint_of("gmm").parent.glob("model-0.*"):
         shutil.copy(path, Path("path") / path.name.replace("model-0", "model-1399000"))
     write_model(Path("elsewhere/my-model"))
+    write_folder("elsewhere/any-rate")
     Path("old").mkdir()  # of a model that is there: test_released.py fetches others
     shipped = models.available()[0]
     fingerprint = models.read_config(models.MODELS_DIR / shipped)["fingerprint"]
@@ -75,7 +77,19 @@ def test_every_command_does_what_it_says(reader, run_here):
         module = {"encoder.py": encoder, "decoder.py": decoder}[words[1]]
         code, _, err = run_here(module, *words[2:])
         assert words[0] == "python" and code == 0, (line, err)
-    for folder in ("images", "both", "album", "m4", "own", "rate", "quality", "refined"):
+    for folder in (
+        "images",
+        "both",
+        "album",
+        "m4",
+        "own",
+        "rate",
+        "quality",
+        "fits",
+        "q90",
+        "l01",
+        "refined",
+    ):
         assert list(Path(folder).rglob("*.glic")), folder
     made = ["recon/photo.png", "album/day1/b.glic", "both/photo.jpg.glic", "restored.png"]
     made += ["piped.png", "own-back/photo.png", "authors-back/photo.png", "old-back/kept.png"]

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +49,59 @@ def test_missing_packages_are_named():
         preflight.check(packages=("sys", "no_such_package"))
 
 
+@pytest.fixture
+def without(monkeypatch):
+    """Takes packages away."""
+    found = importlib.util.find_spec
+
+    def take(*packages):
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name in packages else found("sys")
+        )
+
+    return take
+
+
+@pytest.mark.parametrize("packages", [["tensorflow", "scipy"], ["onnxruntime"]])
+def test_coding_needs_one_of_the_libraries_for_networks(without, packages):
+    without(*packages)
+    preflight.check_coding()
+
+
+@pytest.mark.parametrize(
+    ("packages", "words"),
+    [
+        (["tensorflow", "onnxruntime"], r"\(onnxruntime or tensorflow\)"),
+        (["tensorflow", "onnxruntime", "tqdm"], r"\(tqdm, onnxruntime or tensorflow\)"),
+        (["PIL", "tqdm"], r"\(PIL, tqdm\)"),
+    ],
+)
+def test_what_coding_lacks_is_named_with_both_ways_out(without, packages, words):
+    without(*packages)
+    expected = rf"missing {words}: run 'pip install -r requirements.txt'.*requirements-light.txt'"
+    with pytest.raises(SystemExit, match=expected):
+        preflight.check_coding()
+
+
+def test_training_says_that_it_needs_tensorflow():
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['scipy'] = None\n"
+        "import importlib.util; found = importlib.util.find_spec\n"
+        "def find_spec(name, package=None):\n"
+        "    return None if name in ('tensorflow', 'scipy') else found(name, package)\n"
+        "importlib.util.find_spec = find_spec\n"
+        "import train"
+    )
+    # Where ONNX Runtime is not installed, coding alone misses it before.
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    if importlib.util.find_spec("onnxruntime"):
+        assert "missing (scipy, tensorflow): run 'pip install -r req" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [
@@ -72,7 +126,12 @@ def test_evaluation_names_what_is_missing_before_it_looks_at_an_image(
 def test_what_draws_nothing_needs_no_more_packages(monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
-    monkeypatch.setattr(preflight, "check", lambda **_: pytest.fail("asked for more packages"))
+
+    def check(packages=preflight.PACKAGES, requirements="requirements.txt"):
+        if requirements != "requirements.txt":
+            pytest.fail("asked for more packages")
+
+    monkeypatch.setattr(preflight, "check", check)
     if arguments[0] == "bits":
         with pytest.raises(images.ImageError, match="no-such"):
             evaluate.main()
@@ -126,11 +185,10 @@ def test_chatter_is_kept_off_the_screen_and_nothing_else(fails, capfd):
 
 @pytest.mark.parametrize("script", ["encoder.py", "decoder.py", "train.py", "codec.py"])
 def test_every_script_checks_first(script):
-    """Before any import of what is installed: the package cli starts with the check, too.
+    """Before any import of what is installed: cli starts with the check, too.
 
     The Python API, codec.py, is what programs of others import.
     """
     first = FIRST_IMPORT.search((ROOT / script).read_text())[1]
     assert first in ("preflight", "cli")
-    shared = FIRST_IMPORT.search((ROOT / "cli" / "__init__.py").read_text())[1]
-    assert shared == "preflight"
+    assert FIRST_IMPORT.search((ROOT / "cli" / "__init__.py").read_text())[1] == "preflight"

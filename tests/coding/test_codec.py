@@ -13,7 +13,7 @@ from golden_models import NUM_FILTERS, checkpoint_of
 
 from architecture import Architecture
 from codec import Codec
-from coding.networks import ForkError
+from coding.forks import ForkError
 
 PIXELS = np.random.default_rng(4).integers(0, 256, (64, 70, 3)).astype(np.uint8)
 

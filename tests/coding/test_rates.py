@@ -86,3 +86,10 @@ def test_large_images_are_tiled_at_any_step(codecs, pixels, monkeypatch):
     assert np.abs(tiled.y_symbols - whole.y_symbols).max() <= 1
     difference = codec.synthesise(whole).astype(int) - codec.synthesise(tiled)
     assert np.abs(difference).max() <= 16 and (difference != 0).mean() < 0.01
+
+
+def test_lambdas_and_qualities_are_inverse_beyond_the_range_too():
+    rates = Rates(0.015, 0.0016, 0.045)
+    for quality in (-20, 0, 13.7, 100, 130):
+        assert rates.quality_of(rates.lmbda_at(quality)) == pytest.approx(quality)
+    assert rates.k_of(1e9) == 1 and rates.k_of(1e-9) == 65535

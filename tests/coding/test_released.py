@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,18 @@ def test_new_weights_need_a_new_name(root, capsys):
         make_list(root)
 
 
+def test_an_alias_of_a_removed_model_is_complained_of(root, capsys):
+    (root / "models" / "aliases.json").write_text('{"newest": "a"}')
+    assert make_list(root) == 0 == make_list(root, "--check")
+    released.git(root, "rm", "--quiet", "-r", "models/a")
+    for options in ([], ["--check"]):
+        assert make_list(root, *options) == 1
+        assert "newest stands for a in aliases.json, which is not in" in capsys.readouterr().err
+    (root / "models" / "aliases.json").write_text("[]")
+    with pytest.raises(released.ReleasedError, match="aliases.json cannot be used"):
+        make_list(root)
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -213,6 +227,15 @@ def test_what_is_damaged_is_fetched_again_and_what_is_whole_is_left(root):
     released.fetch(row_of(root, OLD), models_dir)
     assert not (folder / "mark").exists() and models.search(bytes.fromhex(OLD), models_dir)
     assert [p.name for p in (models_dir / ".fetched").iterdir()] == ["a-11111111"]
+
+
+def test_what_a_killed_process_left_is_removed_an_hour_later(root):
+    fetched = root / "models" / ".fetched"
+    for name, age in ((".a-11111111-new-1-2", 4000), (".a-11111111-new-3-4", 0)):
+        (fetched / name).mkdir(parents=True)
+        os.utime(fetched / name, (time.time() - age,) * 2)
+    released.fetch(row_of(root, OLD), root / "models")
+    assert {p.name for p in fetched.iterdir()} == {"a-11111111", ".a-11111111-new-3-4"}
 
 
 def advised(root, fingerprint):

@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 import cli.options
 import evaluate
 from architecture import Architecture
+from coding import backends
 from errors import UsageError
 from evaluation import options, session
 from pictures import images, metrics
@@ -42,6 +43,7 @@ def measured(tmp_path_factory):
     broken.write_bytes(PICTURES[0].read_bytes()[:500])
     options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out", "--page", "page/a.html"]
     command = [sys.executable, ROOT / "evaluate.py", "report", "--images", *PICTURES, broken]
+    command += ["--backend", "tensorflow"]
     process = subprocess.run(
         [str(part) for part in (*command, *MODEL, *options)],
         cwd=folder,
@@ -80,6 +82,7 @@ def test_results_are_those_of_the_real_files(measured, codecs):
         assert min(parts) > 0 and sum(parts) == pytest.approx(float(row["encode_seconds"]))
         assert float(row["encode_peak_mib"]) > 50
         assert row["device"] and int(row["threads"]) >= 1 and "tensorflow 2" in row["versions"]
+        assert row["backend"] == "tensorflow"
 
 
 def test_matched_files_are_no_larger_than_ours(measured):
@@ -97,6 +100,7 @@ def test_means_and_json_agree_with_the_rows(measured):
     rows = rows_of(folder / "out" / "results.csv")
     facts = json.loads((folder / "out" / "results.json").read_text(encoding="utf-8"))
     assert len(facts["rows"]) == len(rows) and facts["device"] and "--matched" in facts["command"]
+    assert facts["backend"] == "tensorflow"
     assert not any("path" in row or "file" in row for row in facts["rows"])
     (mean,) = [m for m in facts["means"] if m["kind"] == "model"]
     ours = [float(row["bpp"]) for row in rows if row["kind"] == "model"]
@@ -117,7 +121,7 @@ def test_a_second_run_measures_nothing_and_finds_the_same(measured, monkeypatch,
     folder, _ = measured
     monkeypatch.chdir(folder)
     before = (folder / "out" / "means.csv").read_bytes()
-    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out"]
+    options = ["--codecs", "jpeg", "webp", "--matched", "-o", "out", "--backend", "tensorflow"]
     assert run_main(monkeypatch, "run", "--images", *PICTURES, *MODEL, *options) == 0
     assert ", 0 of them new." in capsys.readouterr().out
     assert (folder / "out" / "means.csv").read_bytes() == before
@@ -166,7 +170,7 @@ def test_pictures_in_the_report_are_without_loss(measured):
 @pytest.fixture
 def golden_codec(monkeypatch, codecs):
     """Spares a test from loading the golden checkpoint again."""
-    monkeypatch.setattr(cli.options, "checkpoint_codec", lambda args: codecs["gmm"])
+    monkeypatch.setattr(cli.options, "checkpoint_codec", lambda args, **_: codecs["gmm"])
 
 
 def test_bits_of_an_image_and_of_its_file(monkeypatch, capsys, tmp_path, codecs, golden_codec):
@@ -273,4 +277,9 @@ def test_a_checkpoint_with_more_latents_than_filters_is_measured():
     command = ["--checkpoint", str(prefix), "--family", "gmm", "--num-filters", "64"]
     args = parser.parse_args([*command, "--num-latents", "192"])
     (learned,) = session.learned_codecs(args)
-    assert learned.load == ("checkpoint", str(prefix), Architecture("gmm", 64, 192))
+    assert learned.load == (
+        "checkpoint",
+        backends.choose(),
+        str(prefix),
+        Architecture("gmm", 64, 192),
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 
 from architecture import Architecture
+from coding import backends
 from evaluation import measure, measurements
 from evaluation.measure import Task
 
@@ -35,6 +36,7 @@ def test_the_key_depends_on_everything_that_counts():
     others = [
         (task._replace(path=str(PICTURES[1])), 2, 1),
         (task._replace(fingerprint="01"), 2, 1),
+        (task._replace(load=("name", "onnx", "a")), 2, 1),
         (task, 1, 1),
         (task, 2, 2),
         (Task(task.path, "classic", "jpeg", setting=10), 2, 1),
@@ -46,9 +48,10 @@ def test_the_key_depends_on_everything_that_counts():
 
 def test_all_code_that_measuring_imports_decides_over_a_kept_result():
     """A module that is not among the sources could change what is measured unseen."""
-    load = ("checkpoint", str(checkpoint_of("gmm")), Architecture("gmm", NUM_FILTERS))
+    checkpoint = str(checkpoint_of("gmm")), Architecture("gmm", NUM_FILTERS)
+    installed = [backend for backend in backends.BACKENDS if backends.is_installed(backend)]
     tasks = [
-        Task(str(PICTURES[0]), "model", "a", load),
+        *(Task(str(PICTURES[0]), "model", "a", ("checkpoint", b, *checkpoint)) for b in installed),
         Task(str(PICTURES[0]), "classic", "jpeg", setting=20),
         Task(str(PICTURES[0]), "matched", "jpeg", limit=4000),
     ]

@@ -66,7 +66,7 @@ def kodak(tmp_path, monkeypatch):
 @pytest.fixture
 def run(kodak, monkeypatch, capsys):
     """Runs evaluate.py with models that need 25 % more bits than the paper; returns stdout."""
-    monkeypatch.setattr(measurements, "device", lambda: "none")
+    monkeypatch.setattr(measurements, "device", lambda backend=None: "none")
     stems = sorted(curves.KODAK)
 
     def run(*options, names=MODELS, failures=0):

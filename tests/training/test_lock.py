@@ -42,7 +42,7 @@ def test_a_second_trainer_is_refused_and_a_killed_one_leaves_no_lock(
 ):
     runs = tmp_path / "runs"
     assert command(folder, runs, "--steps", "1") == 2
-    assert "Another train.py is at work on" in capsys.readouterr().err
+    assert "Another training is at work on" in capsys.readouterr().err
     assert [path.name for path in (runs / "tiny").iterdir()] == [lock.NAME]
     holder.kill()
     holder.wait()
@@ -63,4 +63,4 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(lock, "_take", none)
     with lock.locked(tmp_path):
-        assert "start no second train.py on it" in capsys.readouterr().out
+        assert "start no second training on it" in capsys.readouterr().out

@@ -1,0 +1,186 @@
+"""Training from a bundle with JAX: resume, clock, refusals, files; its step is a toy's."""
+
+import csv
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+import toy_bundle
+
+jax = pytest.importorskip("jax")
+
+from training.lock import locked  # noqa: E402
+from training.xla import files, loop, run, step, steps  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def toy_step(monkeypatch):
+    monkeypatch.setattr(step, "load", toy_bundle.load)
+
+
+def results(folder):
+    """(weights, record) of a bundle."""
+    return files.read_arrays(folder / "results" / "weights.npz")
+
+
+def log_of(folder):
+    with open(folder / "results" / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def signalled_at(monkeypatch, number, name="SIGTERM"):
+    turn = loop.Trainer._turn
+
+    def interrupted(self, *arguments):
+        turn(self, *arguments)
+        if self.progress["step"] == number:
+            signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(loop.Trainer, "_turn", interrupted)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("number", [3, 7])  # in the first stage, and in the last
+def test_a_resume_is_exact(tmp_path, monkeypatch, optimizer, number):
+    whole, cut = (toy_bundle.make(tmp_path / n, optimizer=optimizer) for n in "ab")
+    assert run.main(whole, []) == 0
+    with monkeypatch.context() as patch:
+        signalled_at(patch, number)
+        assert run.main(cut, []) == 0
+    assert results(cut)[1]["progress"]["step"] == number
+    assert run.main(cut, []) == 0
+    for name in ("weights.npz", "checkpoint.npz"):
+        first, second = (files.read_arrays(f / "results" / name)[0] for f in (whole, cut))
+        assert first.keys() == second.keys()
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key], key)
+    assert results(cut)[1]["progress"]["step"] == 8
+    start = files.read_arrays(whole / "start.npz")[0]
+    trained = results(whole)[0]
+    np.testing.assert_array_equal(trained["frozen/kernel"], start["frozen/kernel"])
+    assert np.abs(trained["hyper/kernel"] - start["hyper/kernel"]).max() > 0
+
+
+def test_steps_in_one_call_are_those_of_single_calls(tmp_path):
+    single, many = (toy_bundle.make(tmp_path / n) for n in "ab")
+    assert run.main(single, []) == run.main(many, ["--chunk", "4"]) == 0
+    first, second = results(single), results(many)
+    for key in first[0]:
+        np.testing.assert_allclose(first[0][key], second[0][key], rtol=1e-5, atol=1e-6)
+    assert first[1]["progress"]["pixels"] == second[1]["progress"]["pixels"] == 8 * 2 * 64**2
+
+
+def test_the_log_and_the_record(tmp_path, monkeypatch, capsys):
+    folder = toy_bundle.make(tmp_path / "a", steps=4)
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    monkeypatch.setattr(steps.Steps, "_count", lambda *_: 8.192e6)
+    assert run.main(folder, ["--peak", "2"]) == 0
+    rows = log_of(folder)
+    assert [int(row["step"]) for row in rows] == [2, 3, 4]
+    assert float(rows[0]["lmbda"]) > 3 * float(rows[-1]["lmbda"])  # lmbda_start
+    assert list(rows[0]) == toy_bundle.COLUMNS
+    machine = results(folder)[1]["machine"]
+    assert machine["steps"] == 4 and machine["jax"] == jax.__version__
+    assert machine["flops_per_pixel"] == 1000 and machine["compile_seconds"] > 0
+    share = 1000 * machine["pixels_per_second"] / 2e12
+    assert machine["share_of_peak"] == pytest.approx(share, abs=1e-4)
+    assert "pixels_per_second" in capsys.readouterr().out
+    assert run.main(folder, []) == 0
+    assert "This training is complete." in capsys.readouterr().out
+
+
+def test_a_time_budget_is_kept_and_the_schedules_end_in_it(tmp_path, monkeypatch):
+    folder = toy_bundle.make(tmp_path / "a", steps=10**6, warmup=0)
+    monkeypatch.setattr(run, "BEGUN", time.monotonic())
+    monkeypatch.setattr(run, "RESERVE", 1.0)
+    assert run.main(folder, ["--minutes", "0.2"]) == 0
+    assert time.monotonic() - run.BEGUN < 12 + 1
+    progress = results(folder)[1]["progress"]
+    assert progress["stage"] == 2 and min(progress["seconds"]) > 0
+    assert progress["seconds"][0] > progress["seconds"][1]
+    assert float(log_of(folder)[-1]["learning_rate"]) < 0.1 * 0.0015
+
+
+def test_hours_follow_the_clock(tmp_path):
+    folder = toy_bundle.make(tmp_path / "a", steps=None, hours=2 / 3600)
+    assert run.main(folder, []) == 0
+    seconds = results(folder)[1]["progress"]["seconds"]
+    assert seconds == pytest.approx([1.5, 0.5], abs=0.4)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch):
+    whole, broken = (toy_bundle.make(tmp_path / n, optimizer="soap") for n in "ab")
+    with monkeypatch.context() as patch:
+        signalled_at(patch, 3)
+        run.main(whole, [])
+    monkeypatch.setattr(step, "load", lambda hlo: toy_bundle.load(hlo, broken=(3,)))
+    with monkeypatch.context() as patch:
+        signalled_at(patch, 4)
+        run.main(broken, [])
+    first, second = (
+        files.read_arrays(f / "results" / "checkpoint.npz")[0] for f in (whole, broken)
+    )
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], key)
+    assert results(broken)[1]["progress"]["refused"] == 1
+    assert run.main(broken, []) == 0 and results(broken)[1]["progress"]["step"] == 8
+
+
+def test_five_in_a_row_stop_the_training(tmp_path, monkeypatch, capsys):
+    folder = toy_bundle.make(tmp_path / "a")
+    monkeypatch.setattr(step, "load", lambda hlo: toy_bundle.load(hlo, broken=range(1, 9)))
+    assert run.main(folder, []) == 2
+    said = capsys.readouterr().err
+    assert "5 steps in a row were not finite, loss first, at step 6" in said
+    assert all(np.isfinite(v).all() for v in results(folder)[0].values())
+
+
+def test_what_is_cut_off_in_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    folder = toy_bundle.make(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        signalled_at(patch, 3, "SIGINT")
+        run.main(folder, [])
+    before = {p.name: p.read_bytes() for p in (folder / "results").glob("*.npz")}
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "weights.npz")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    assert run.main(folder, []) == 2
+    assert {p.name: p.read_bytes() for p in (folder / "results").glob("*.npz")} == before
+    assert not list((folder / "results").glob(".*"))
+
+
+def test_refusals(tmp_path, capsys):
+    def refused(folder):
+        assert run.main(folder, []) == 2
+        return capsys.readouterr().err
+
+    assert "is no bundle" in refused(tmp_path / "none")
+    folder = toy_bundle.make(tmp_path / "a")
+    (folder / "photographs" / "000001.png").unlink()
+    assert "3 photographs expected" in refused(folder)
+    folder = toy_bundle.make(tmp_path / "b")
+    (folder / "steps" / "rounded.hlo").unlink()
+    assert "rounded.hlo is missing: copy the whole bundle" in refused(folder)
+    folder = toy_bundle.make(tmp_path / "c")
+    (folder / "start.npz").write_bytes((folder / "start.npz").read_bytes()[:900])
+    assert "start.npz is damaged" in refused(folder)
+    folder = toy_bundle.make(tmp_path / "d")
+    assert run.main(folder, []) == 0
+    record = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**record, "id": "other"}))
+    assert "is a checkpoint of another bundle" in refused(folder)
+    with locked(folder / "results"):
+        assert "Another training is at work" in refused(folder)
+    (folder / "bundle.json").write_text(json.dumps({**record, "version": 9}))
+    assert "has layout 9, 1 expected" in refused(folder)
+
+
+def test_known_peaks():
+    assert run.known_peak("NVIDIA H100 80GB HBM3", "bfloat16") == 989
+    assert run.known_peak("NVIDIA H100 PCIe", "bfloat16") == 756
+    assert run.known_peak("NVIDIA H100 80GB HBM3", "float32") is None
+    assert run.known_peak("cpu", "bfloat16") is None
