@@ -121,14 +121,14 @@ def started(arguments, folder, files):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
 def test_the_file_of_a_killed_worker_is_tried_again(tmp_path):
-    photographs(tmp_path / "in", 60)
+    photographs(tmp_path / "in", 250)  # so that some are left when the kill comes
     arguments = command("encoder.py", "in", "-o", "out", "--jobs", 2, "--no-metrics")
     process = started(arguments, tmp_path, 3)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert "died (killed by SIGKILL): its file is tried once more." in err
-    assert len(contents(tmp_path / "out")) == 60 and "mean                       60 files" in out
+    assert len(contents(tmp_path / "out")) == 250 and "mean                      250 files" in out
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")
