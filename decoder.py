@@ -28,6 +28,7 @@ def parse_arguments():
         "history of this git checkout, or of the remote where it is shallow; into models/.fetched/",
     )
     options.add_limits(parser)
+    options.add_workers(parser)
     options.add_backend(parser)
     options.add_model_options(parser)
     return parser.parse_args()

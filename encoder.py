@@ -10,8 +10,8 @@ from cli import encoding, options, target_options  # isort: skip
 from rates import DEFAULT_QUALITY
 
 
-def parse_arguments():
-    """The command line's options."""
+def parse_arguments(words=None):
+    """The options of a command line's words, by default this process's."""
     parser = options.parser_for(__doc__)
     options.add_file_options(parser, options.ROOT / "valid", "images", ".glic")
     parser.add_argument(
@@ -60,10 +60,11 @@ def parse_arguments():
         "from the disk; takes as long as decoding without the synthesis network",
     )
     options.add_limits(parser)
+    options.add_workers(parser)
     options.add_backend(parser, unless=", tensorflow with --effort")
     target_options.add_options(parser)
     options.add_model_options(parser)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main():

@@ -21,9 +21,9 @@ import time
 from benchmarks import scaling
 from cli import errors as cli_errors
 from cli import options
+from cli.workers import cores
 from coding import bitstream
 from evaluation.options import size
-from evaluation.workers import cores
 
 LOADED_BAR = 2.2
 MODEL, SIZE = "random-128", (512, 768)

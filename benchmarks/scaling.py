@@ -36,11 +36,11 @@ from cli import decoding, encoding, options
 from cli import errors as cli_errors
 from cli.coder import Coder
 from cli.inputs import collect
+from cli.workers import cores
 from codec import Codec
 from coding import models
 from evaluation.measure import peak_memory
 from evaluation.options import size
-from evaluation.workers import cores
 from pictures import images
 
 SIZES = [(256, 384), (512, 768), (1024, 1536), (2048, 3072), (4000, 6000)]  # height, width

@@ -14,11 +14,12 @@ class Coder:
       k: the quantisation step of y, of a model of many rates.
       refiner: ``refine.Refiner`` of the codec, or None.
       level: of the refinement, 0 for none.
+      bars: whether the refinement shows a progress bar on a terminal.
     """
 
-    def __init__(self, codec, k=None, refiner=None, level=0):
+    def __init__(self, codec, k=None, refiner=None, level=0, bars=True):
         self.codec, self.k, self.level = codec, k, level
-        self._refiner = refiner
+        self._refiner, self._bars = refiner, bars
 
     def __call__(self, path, pixels, k=None):
         """``Coded`` of an image.
@@ -49,7 +50,10 @@ class Coder:
         from search import refine
 
         with tqdm.tqdm(
-            total=refine.ITERATIONS[self.level], desc=path.name, leave=False, disable=None
+            total=refine.ITERATIONS[self.level],
+            desc=path.name,
+            leave=False,
+            disable=None if self._bars else True,
         ) as bar:
 
             def progress(loss):

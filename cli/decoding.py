@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 
 import numpy as np
 
-from cli import jobs, options, outputs, streams
+from cli import jobs, options, outputs, running, streams
 from coding import bitstream, released
 from pictures import images
 
@@ -84,39 +85,39 @@ def run(args):
     Raises:
       GlicError: for options or models that cannot be used.
     """
-    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
-    checkpoint = options.checkpoint_architecture(args)
-    todo, report = jobs.prepare(
+    options.memory_budget(args)  # one that means nothing ends the run, and so do the next
+    options.backend(args)
+    options.checkpoint_architecture(args)
+    todo, report, manifest = jobs.prepare(
         args, [bitstream.EXTENSION], ".png", lambda suffix: "no .glic files", kind=".glic file"
     )
-    shelf = None
-    if any(not job.problem for job in todo):
-        if args.model:
-            from coding import models
+    if args.model and any(not job.problem for job in todo):
+        from coding import models
 
-            for name in args.model:
-                models.read_config(models.folder_of(name))  # one that cannot be used ends the run
-        codec = None
-        if checkpoint:
-            codec = report.start(lambda: options.checkpoint_codec(args, **how), warm_up)
-        shelf = CodecShelf(report, codec, args.model, args.fetch_model, **how)
-
-    def work(path, output):
-        return decode_file(
-            shelf,
-            path,
-            output,
-            max_pixels=args.max_pixels,
-            overwrite=args.overwrite,
-            keep_times=args.keep_times,
-        )
-
-    _, failures = jobs.process(todo, work, format_line, report, args.skip_existing)
+        for name in args.model:
+            models.read_config(models.folder_of(name))  # one that cannot be used ends the run
+    failures = running.run(args, todo, make_work, format_line, report, manifest)
     return 1 if failures else 0
 
 
-def read_file(path, max_pixels):
-    """The ``Container`` of a file; of what is none at first sight only that is read."""
+def make_work(args, report):
+    """The function of (path, output) that decodes a file as the options say."""
+    how = {"memory_budget": options.memory_budget(args), "backend": options.backend(args)}
+    codec = None
+    if options.checkpoint_architecture(args):
+        codec = report.start(lambda: options.checkpoint_codec(args, **how), warm_up)
+    shelf = CodecShelf(report, codec, args.model, args.fetch_model, **how)
+    return functools.partial(
+        decode_file,
+        shelf,
+        max_pixels=args.max_pixels,
+        overwrite=args.overwrite,
+        keep_times=args.keep_times,
+    )
+
+
+def read_file(path):
+    """The bytes of a file; of what is none at first sight only the first ones."""
     source = streams.opened(path)
     with contextlib.nullcontext(source) if source is not path else open(path, "rb") as file:
         data = file.read(len(bitstream.MAGIC))
@@ -128,7 +129,7 @@ def read_file(path, max_pixels):
         raise bitstream.BitstreamError(
             f"The file is damaged: it has more than {bitstream.MAX_FILE_BYTES} bytes."
         )
-    return bitstream.unpack(data, max_pixels)
+    return data
 
 
 def decode_file(
@@ -145,14 +146,16 @@ def decode_file(
       keep_times: whether the PNG file gets the file's times.
 
     Returns:
-      Dict of ``height``, ``width``, ``mode`` ("grey" or "RGB") and ``model``.
+      Dict of ``height``, ``width``, ``mode`` ("grey" or "RGB"), ``model``, ``bpp`` of
+      the ``.glic`` file, ``bytes`` and ``sha256`` (hexadecimal) of the PNG file.
 
     Raises:
       GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what
         it was.
     """
     times = outputs.times_of(path) if keep_times else None
-    container = read_file(path, max_pixels)
+    coded = read_file(path)
+    container = bitstream.unpack(coded, max_pixels)
     codec = shelf.get(container.fingerprint)
     data = images.png_bytes(codec.synthesise(codec.decode(container)))
     outputs.write(output, data, overwrite=overwrite, times=times)
@@ -161,6 +164,9 @@ def decode_file(
         "width": container.width,
         "mode": bitstream.MODES[container.mode],
         "model": codec.model.name,
+        "bpp": 8 * len(coded) / (container.height * container.width),
+        "bytes": len(data),
+        "sha256": outputs.checksum(data),
     }
 
 

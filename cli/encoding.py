@@ -8,7 +8,7 @@ import shlex
 
 import numpy as np
 
-from cli import jobs, options, outputs, streams, target_options
+from cli import jobs, options, outputs, running, streams, target_options
 from cli.coder import Coder
 from coding.bitstream import EXTENSION, MAX_PIXELS
 from errors import UsageError
@@ -90,28 +90,51 @@ def run(args):
         known = suffix in images.KNOWN_SUFFIXES
         return images.why_unreadable(suffix) if known else "no images"
 
-    todo, report = jobs.prepare(args, images.IMAGE_SUFFIXES, EXTENSION, why, kind="image")
-    code = None
-    if any(not job.problem for job in todo):
-        code = make_chooser(target, args, report) if target else make_coder(args, report)
-
-    def work(path, output):
-        return encode_file(
-            code,
-            path,
-            output,
-            not args.no_metrics,
-            verify=args.verify,
-            overwrite=args.overwrite,
-            max_pixels=args.max_pixels,
-            keep_times=args.keep_times,
-        )
-
+    todo, report, manifest = jobs.prepare(
+        args, images.IMAGE_SUFFIXES, EXTENSION, why, kind="image", decided_by=decided_by(args)
+    )
+    means = Means()
     describe = functools.partial(format_line, with_model=target is not None)
-    results, failures = jobs.process(todo, work, describe, report, args.skip_existing)
-    if results:
-        report.line(format_mean(results))
+    failures = running.run(args, todo, make_work, describe, report, manifest, means.add)
+    if means.number:
+        report.line(means.line())
     return 1 if failures else 0
+
+
+# What decides over a file's bytes, besides the image and the machine.
+_DECISIVE = ("quality", "lmbda", *(f"target_{kind}" for kind in target_options.KINDS), "effort")
+_CHECKPOINT = ("checkpoint", "family", "num_filters", "num_latents")
+
+
+def decided_by(args):
+    """The options that decide over the files, as one text; models with their fingerprints."""
+    texts = []
+    if (args.manifest or args.scheduler) and not args.checkpoint:
+        from coding import models
+
+        default = [] if target_options.of_options(args) else [options.DEFAULT_MODEL]
+        for name in args.model or default:
+            folder = models.folder_of(name)
+            fingerprint = str(models.read_config(folder).get("fingerprint", ""))
+            texts.append(f"--model {folder.name} ({fingerprint[:8]})")
+    for name in (*_CHECKPOINT, *_DECISIVE):
+        if getattr(args, name) not in (None, 0):
+            texts.append(f"--{name.replace('_', '-')} {getattr(args, name)}")
+    return " ".join([*texts, f"--backend {options.backend(args)}"])
+
+
+def make_work(args, report):
+    """The function of (path, output) that encodes a file as the options say; starts the model."""
+    target = target_options.of_options(args)
+    return functools.partial(
+        encode_file,
+        make_chooser(target, args, report) if target else make_coder(args, report),
+        with_metrics=not args.no_metrics,
+        verify=args.verify,
+        overwrite=args.overwrite,
+        max_pixels=args.max_pixels,
+        keep_times=args.keep_times,
+    )
 
 
 def make_coder(args, report):
@@ -171,7 +194,7 @@ def _start(load, args, report):
     if note:
         report.line(note)
     k = None if codec.rates is None else codec.k_of(args.quality, args.lmbda)
-    return Coder(codec, k, make_refiner(codec, args), args.effort)
+    return Coder(codec, k, make_refiner(codec, args), args.effort, report.shows_bars)
 
 
 def how_to_find(codec, args):
@@ -214,7 +237,7 @@ def encode_file(
     code,
     path,
     output,
-    with_metrics,
+    with_metrics=True,
     *,
     verify=False,
     overwrite=True,
@@ -237,7 +260,8 @@ def encode_file(
       keep_times: whether the file gets the image's times.
 
     Returns:
-      Dict of ``height``, ``width``, ``bpp``, ``model`` (its name, and of one of many rates the
+      Dict of ``height``, ``width``, ``bytes`` and ``sha256`` (hexadecimal) of the file, ``bpp``,
+      ``model`` (its name, and of one of many rates the
       quality), ``notes`` (what was changed in reading, what --effort gained), and with metrics
       ``psnr`` (dB) and ``ms_ssim`` (None for images with a side under 161 pixels).
 
@@ -248,7 +272,7 @@ def encode_file(
     from pictures import metrics
 
     times = outputs.times_of(path) if keep_times else None
-    pixels, notes = images.read_image(streams.opened(path), max_pixels)
+    pixels, notes = images.read_image(streams.opened(path), max_pixels, streams.name_of(path))
     height, width = pixels.shape[:2]
     stopped = None
     try:
@@ -258,6 +282,8 @@ def encode_file(
     result = {
         "height": height,
         "width": width,
+        "bytes": len(coded.data),
+        "sha256": outputs.checksum(coded.data),
         "bpp": 8 * len(coded.data) / (height * width),
         "model": describe_model(coded),
         "notes": (*notes, *coded.notes),
@@ -309,17 +335,34 @@ def format_line(path, result, seconds, with_model=False):
     return line + "".join(f"  [{note}]" for note in result["notes"])
 
 
-def format_mean(results):
-    """The last line: plain means over the images (MS-SSIM over those that have it)."""
+class Means:
+    """Plain means over images (MS-SSIM over those that have it).
 
-    def mean(values):
-        return sum(values) / len(values)
+    Attributes:
+      number: of images.
+    """
 
-    number = f"{len(results)} file{'s' * (len(results) != 1)}"
-    line = f"{'mean':24s} {number:>10s}  {mean([r['bpp'] for r in results]):7.4f} bpp"
-    if "psnr" in results[0]:
-        ms_ssims = [r["ms_ssim"] for r in results if r["ms_ssim"] is not None]
-        line += format_quality(
-            mean([r["psnr"] for r in results]), mean(ms_ssims) if ms_ssims else None
-        )
-    return line
+    def __init__(self):
+        self.number = 0
+        self._sums = {}  # of each figure: (sum, how many)
+
+    def add(self, result):
+        """Counts what ``encode_file`` returned in."""
+        self.number += 1
+        for name in ("bpp", "psnr", "ms_ssim"):
+            value = result.get(name)
+            if value is not None:
+                total, count = self._sums.get(name, (0, 0))
+                self._sums[name] = total + value, count + 1
+
+    def _mean(self, name):
+        total, count = self._sums.get(name, (0, 0))
+        return total / count if count else None
+
+    def line(self):
+        """The report's last line."""
+        number = f"{self.number} file{'s' * (self.number != 1)}"
+        line = f"{'mean':24s} {number:>10s}  {self._mean('bpp'):7.4f} bpp"
+        if "psnr" in self._sums:
+            line += format_quality(self._mean("psnr"), self._mean("ms_ssim"))
+        return line

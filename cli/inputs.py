@@ -3,7 +3,8 @@
 A file is taken whatever its suffix. A folder stands for its files with a fitting suffix in any
 case, sorted by name; hidden ones are left out. With ``recursive`` it stands for those of its
 subfolders as well, but links to folders are followed only where they are named themselves, so that
-no link leads round in circles. A file that is named twice is one input.
+no link leads round in circles. A file that is named twice is one input. Folders of object stores
+are read the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from cli import urls
 from cli.streams import STREAM, to_path
+from cli.urls import Url
 from errors import GlicError
 
 
@@ -24,8 +27,9 @@ class InputError(GlicError):
 class Input(NamedTuple):
     """One file to read.
 
-    path: the file, or ``STREAM`` for standard input. below: the folders between the folder that
-    was named and the file. problem: None, or the exception that says why it cannot be read.
+    path: the file, its ``Url``, or ``STREAM`` for standard input. below: the folders between the
+    folder that was named and the file. problem: None, or the exception that says why it cannot be
+    read.
     """
 
     path: Path
@@ -48,7 +52,7 @@ def find(arguments, suffixes, why, *, kind="image", recursive=False, apart=None)
     """Files for the arguments of a command line, in their order.
 
     Args:
-      arguments: texts or paths; "-" is standard input.
+      arguments: texts or paths; "-" is standard input, s3://... an object or a folder of them.
       suffixes: of the files to take from folders, with the dot.
       why: maps any other lower-case suffix to the reason why such files are left out.
       kind: what the files are, for messages.
@@ -62,6 +66,8 @@ def find(arguments, suffixes, why, *, kind="image", recursive=False, apart=None)
     for path in map(to_path, arguments):
         if path == STREAM:
             search.add(path)
+        elif isinstance(path, Url):
+            search.add_url(path, kind)
         elif os.path.isdir(path):  # unlike Path.is_dir, never raises
             before = search.size
             search.add_folder(path, Path())
@@ -78,8 +84,12 @@ def collect(arguments, suffixes):
     """Paths of the files that the arguments stand for; any problem is raised.
 
     Raises:
-      InputError: for what does not exist or cannot be read, and a folder without such a file.
+      InputError: for what does not exist or cannot be read, a folder without such a file, and an
+        address.
     """
+    for argument in arguments:
+        if isinstance(to_path(argument), Url):
+            raise InputError(f"A file or folder of this machine expected here, got {argument}.")
     found = find(arguments, suffixes, lambda suffix: "")
     for entry in found.inputs:
         if entry.problem:
@@ -88,7 +98,7 @@ def collect(arguments, suffixes):
 
 
 def _missing(path):
-    if os.path.islink(path):
+    if not isinstance(path, Url) and os.path.islink(path):
         return f"{path} is a link to nothing; give a file or a folder."
     return f"{path} does not exist; give a file or a folder."
 
@@ -98,7 +108,7 @@ class _Search:
 
     def __init__(self, suffixes, why, recursive, apart):
         self._suffixes, self._why, self._recursive = suffixes, why, recursive
-        self._apart = apart and os.path.realpath(apart)
+        self._apart = apart if isinstance(apart, Url) else apart and os.path.realpath(apart)
         self._seen = set()
         self._left_out = collections.defaultdict(collections.Counter)  # of kinds, by reason
         self.inputs = []
@@ -107,7 +117,7 @@ class _Search:
     def add(self, path, below=Path()):
         """Adds a file once."""
         self.size += 1
-        real = os.path.realpath(path)
+        real = str(path) if isinstance(path, Url) else os.path.realpath(path)
         if real in self._seen:
             self._leave("further name", "of a file that is an input already")
             return
@@ -118,6 +128,37 @@ class _Search:
         """Adds an input that cannot be read."""
         self.size += 1
         self.inputs.append(Input(path, below, InputError(message)))
+
+    def add_url(self, url, kind):
+        """Adds an object, or those of a folder."""
+        try:
+            if not urls.is_folder(url):
+                missing = not urls.exists(url)
+                self.fail(url, _missing(url)) if missing else self.add(url)
+                return
+            files, folders = urls.folder(url, self._recursive)
+        except urls.UrlError as error:
+            self.inputs.append(Input(url, problem=error))
+            return
+        before = self.size
+        if folders:
+            self._left_out["add --recursive"]["folder"] += folders
+        apart = isinstance(self._apart, Url) and self._apart != url and f"{self._apart}/"
+        for file in files:
+            *parents, name = str(file)[len(str(url)) + 1 :].split("/")
+            if apart and str(file).startswith(apart):
+                self._leave("file", "its folder takes the outputs")
+                continue
+            suffix = file.suffix.lower()
+            if any(part.startswith(".") for part in (*parents, name)):
+                if suffix in self._suffixes:
+                    self._leave("hidden file", "name it to take it")
+            elif suffix in self._suffixes:
+                self.add(file, Path(*parents))
+            else:
+                self._leave(suffix or "file without a suffix", self._why(suffix))
+        if self.size == before:
+            self.fail(url, f"{url} holds no {kind} that can be read here.")
 
     def add_folder(self, folder, below):
         """Adds a folder's files."""

@@ -1,4 +1,4 @@
-"""Jobs: what each input becomes, done one after the other, failures named.
+"""Jobs: which output each input becomes.
 
 Two inputs never share an output, and no output replaces an input; what exists is for the file
 system to say, which may hold A.glic and a.glic for one file, or follow links.
@@ -8,46 +8,50 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-import tqdm
-
-from cli import inputs, outputs
-from cli.errors import EXPECTED_ERRORS
+from cli import inputs, options, outputs, urls
+from cli.manifest import Manifest
 from cli.outputs import OutputError, OutputExists
 from cli.report import Report
 from cli.streams import STREAM, to_path
+from cli.urls import Url
 from coding.bitstream import EXTENSION
 from errors import UsageError
 from pictures.images import KNOWN_SUFFIXES
 
-LONG_LIST = 10  # files from which a progress bar helps
+MANIFEST = "manifest.jsonl"  # in the output folder, of runs with --scheduler
 
 
 class Job(NamedTuple):
     """One input and its output.
 
-    path: the input. output: the file to write; either may be ``STREAM``. problem: None, or the
-    exception that says why it must not be done. rival: an earlier output whose name differs only
-    in case, which on some file systems is the same file; None where there is none.
+    path: the input. output: the file to write; either may be a ``Url`` or ``STREAM``. problem:
+    None, or the exception that says why it must not be done. rival: an earlier output whose name
+    differs only in case, which on some file systems is the same file; None where there is none.
+    checksum: SHA-256 of the output that an earlier run made, hexadecimal; None where none did.
     """
 
     path: Path
     output: Path
     problem: Exception | None = None
     rival: Path | None = None
+    checksum: str | None = None
 
 
-def plan(found, output_of, *, overwrite=False, skip_existing=False):
+def plan(found, output_of, *, overwrite=False, skip_existing=False, manifest=None, there=()):
     """What to do with each input.
 
     Args:
       found: list of ``inputs.Input``.
       output_of: maps one to the path of its output.
       overwrite, skip_existing: the options of these names.
+      manifest: a ``Manifest``, or None. With one, an output that exists is none's problem here:
+        whether it is what an earlier run made, or has the bytes that this one makes, is for those
+        who read it.
+      there: texts of the addresses that exist, of outputs that are no files here.
 
     Returns:
       List of ``Job``. Left out with ``skip_existing``: inputs whose output exists.
@@ -59,10 +63,13 @@ def plan(found, output_of, *, overwrite=False, skip_existing=False):
         if entry.problem or output == STREAM:
             jobs.append(Job(entry.path, output, entry.problem))
             continue
-        real = os.path.realpath(output)
-        rival = first_of.setdefault(unicodedata.normalize("NFC", real).casefold(), output)
-        job = Job(entry.path, output, rival=None if rival == output else rival)
-        exists = os.path.lexists(output)  # unlike Path.exists, never raises
+        is_url = isinstance(output, Url)
+        real = str(output) if is_url else os.path.realpath(output)
+        folded = real if is_url else unicodedata.normalize("NFC", real).casefold()
+        rival = first_of.setdefault(folded, output)
+        checksum = manifest and manifest.checksum(entry.path, output)
+        job = Job(entry.path, output, None, None if rival == output else rival, checksum)
+        exists = real in there if is_url else os.path.lexists(output)  # which never raises
         if real in taken:
             other = taken[real]
             advice = "--keep-suffix" if other.name != entry.path.name else "another -o for one"
@@ -73,7 +80,7 @@ def plan(found, output_of, *, overwrite=False, skip_existing=False):
             problem = OutputError(f"its output {output} would replace an input: use another -o.")
         elif _is_same(output, job.rival):
             problem = _same_file(output, job.rival)
-        elif exists and not (overwrite or skip_existing):
+        elif exists and not (overwrite or skip_existing or manifest):
             problem = OutputExists(
                 f"{output} exists: add --overwrite to replace it or --skip-existing to keep it."
             )
@@ -87,11 +94,19 @@ def plan(found, output_of, *, overwrite=False, skip_existing=False):
 
 def _identity(path):
     """What tells a file from all others, or None where there is none."""
+    if isinstance(path, Url):
+        return path
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def check_rival(job):
+    """Raises OutputError where a job's output has become the same file as an earlier one's."""
+    if _is_same(job.output, job.rival):
+        raise _same_file(job.output, job.rival)
 
 
 def _is_same(output, rival):
@@ -102,69 +117,34 @@ def _same_file(output, rival):
     return OutputError(f"its output {output} is on this file system the same file as {rival}.")
 
 
-def process(jobs, work, describe, report=None, skip_existing=False):
-    """Runs ``work(input, output)`` on every job; a failure is named and the rest go on.
-
-    Args:
-      jobs: list of ``Job``.
-      work: returns a result for ``describe``.
-      describe: maps (input, result, seconds) to a line.
-      report: a ``Report``; None: a new one.
-      skip_existing: whether an output that has appeared meanwhile is no failure.
-
-    Returns:
-      The results of the jobs that succeeded, and the number of those that failed.
-    """
-    report = report or Report()
-    results, failures, folders = [], 0, set()
-    bar = tqdm.tqdm(jobs, unit="file", disable=None if len(jobs) >= LONG_LIST else True)
-    for job in bar:
-        start, started = time.perf_counter(), report.starting_seconds
-        try:
-            if job.problem:
-                raise job.problem
-            if _is_same(job.output, job.rival):
-                raise _same_file(job.output, job.rival)
-            if skip_existing and os.path.lexists(job.output):
-                continue
-            folder = job.output.parent
-            if folder not in folders and job.output != STREAM:
-                outputs.make_folder(folder)
-                folders.add(folder)
-            result = work(job.path, job.output)
-        except EXPECTED_ERRORS as error:
-            if skip_existing and isinstance(error, OutputExists):
-                continue
-            failures += 1
-            report.failure(job.path, error)
-            continue
-        results.append(result)
-        seconds = time.perf_counter() - start - (report.starting_seconds - started)
-        report.line(describe(job.path, result, seconds))
-    if failures:
-        report.warning(f"{failures} of {len(jobs)} files failed, see above.")
-    return results, failures
-
-
-def prepare(args, suffixes, extension, why, *, kind):
+def prepare(args, suffixes, extension, why, *, kind, decided_by=""):
     """The jobs of a command line, and the report of their run with its first lines given.
 
     Args:
-      args: the options of ``options.add_file_options``.
+      args: the options of ``options.add_file_options`` and ``options.add_workers``.
       suffixes, why, kind: of the inputs, see ``inputs.find``.
       extension: of the outputs.
+      decided_by: the options that decide over the outputs, as one text for a manifest.
 
     Returns:
-      (list of ``Job``, ``Report``).
+      (list of ``Job``, ``Report``, ``Manifest`` or None).
 
     Raises:
       UsageError: for outputs that do not fit the inputs.
+      manifest.ManifestError: for a manifest that is none.
       OSError: where the output folder cannot be made.
     """
+    options.check_workers(args)
+    if args.scheduler:
+        _make_absolute(args)
     output, is_one = _output_of_options(args, extension)
     _check_streams(args, output, is_one, extension)
     if is_one:
         _check_one(args, output)
+    _check_urls(args, output)
+    if args.scheduler and STREAM in (output, *map(to_path, args.inputs)):
+        raise UsageError("Standard input and output are this process's: leave out --scheduler.")
+    manifest = _manifest_of_options(args, output, is_one, decided_by)
     report = Report(to_stderr=output == STREAM)
     apart = None if is_one else output
     found = inputs.find(
@@ -179,7 +159,14 @@ def prepare(args, suffixes, extension, why, *, kind):
         name = entry.path.name if args.keep_suffix else entry.path.stem
         return output / entry.below / (name + extension)
 
-    jobs = plan(found.inputs, output_of, overwrite=args.overwrite, skip_existing=args.skip_existing)
+    jobs = plan(
+        found.inputs,
+        output_of,
+        overwrite=args.overwrite,
+        skip_existing=args.skip_existing,
+        manifest=manifest,
+        there=_there(output, is_one),
+    )
     kept = len(found.inputs) - len(jobs)
     if kept:
         report.line(f"{kept} of {len(found.inputs)} outputs exist and are kept.")
@@ -188,7 +175,56 @@ def prepare(args, suffixes, extension, why, *, kind):
     if jobs:
         where = "standard output" if output == STREAM else f"{output}" + "/" * (not is_one)
         report.line(f"{len(jobs)} file{'s' * (len(jobs) != 1)} to {where}")
-    return jobs, report
+    return jobs, report, manifest
+
+
+def _make_absolute(args):
+    """Makes the options mean the same to workers elsewhere: paths from the root, the backend."""
+    args.inputs = [_absolute(text) for text in args.inputs]
+    args.output = args.output and _absolute(args.output)
+    args.default_output = args.default_output.absolute()
+    args.checkpoint = args.checkpoint and os.path.abspath(args.checkpoint)
+    args.backend = options.backend(args)  # that of this machine everywhere
+    args.model = args.model and [options.absolute_model(name) for name in args.model]
+
+
+def _absolute(text):
+    path = to_path(text)
+    if path == STREAM or isinstance(path, Url):
+        return str(text)
+    ending = "/" * str(text).endswith(("/", os.sep))
+    return os.path.abspath(path) + ending
+
+
+def _there(output, is_one):
+    """Texts of the addresses that exist, where outputs go to an object store: one listing."""
+    if not isinstance(output, Url):
+        return ()
+    if is_one:
+        return (str(output),) if urls.exists(output) else ()
+    return {str(url) for url in urls.folder(output, recursive=True)[0]}
+
+
+def _manifest_of_options(args, output, is_one, decided_by):
+    """The ``Manifest`` of a run, or None where it has none.
+
+    Raises:
+      UsageError: where other options contradict it.
+    """
+    path = args.manifest
+    if path is None and args.scheduler:
+        if isinstance(output, Url):
+            raise UsageError(
+                "A run of many workers has a manifest, a file of this machine: add --manifest FILE."
+            )
+        path = (output.parent if is_one else output) / MANIFEST
+    if path is None:
+        return None
+    if args.skip_existing:
+        raise UsageError("A manifest says itself what is done: leave out --skip-existing.")
+    if STREAM in (output, *map(to_path, args.inputs)):
+        raise UsageError("A manifest is for files: leave out --manifest, or - as input and output.")
+    return Manifest(path, decided_by)
 
 
 def _output_of_options(args, extension):
@@ -199,12 +235,13 @@ def _output_of_options(args, extension):
     output = to_path(args.output)
     if output == STREAM:
         return output, True
-    if os.path.isdir(output):
+    if not isinstance(output, Url) and os.path.isdir(output):
         return output, False
     suffix = "" if args.output.endswith(("/", os.sep)) else output.suffix.lower()
     if suffix == extension:
         return output, True
-    if os.path.lexists(output) or suffix in (*KNOWN_SUFFIXES, EXTENSION):
+    exists = not isinstance(output, Url) and os.path.lexists(output)
+    if exists or suffix in (*KNOWN_SUFFIXES, EXTENSION):
         raise UsageError(
             f"-o {output} is no folder: name one, or for one input a file that ends in {extension}."
         )
@@ -228,11 +265,17 @@ def _check_streams(args, output, is_one, extension):
             )
 
 
+def _check_urls(args, output):
+    """Raises UsageError for options that mean nothing in object stores."""
+    if any(isinstance(path, Url) for path in (output, *map(to_path, args.inputs))):
+        _refuse(args, "addresses such as s3://...", ["keep_times"])
+
+
 def _check_one(args, output):
     """Raises UsageError where the options do not fit a single output."""
     named = [to_path(text) for text in args.inputs]
     what = "standard output" if output == STREAM else f"the file {output}"
-    if len(named) != 1 or os.path.isdir(named[0]):
+    if len(named) != 1 or (not isinstance(named[0], Url) and os.path.isdir(named[0])):
         got = f"{len(named)} inputs" if len(named) != 1 else f"the folder {named[0]}"
         raise UsageError(f"One input file expected for {what}, got {got}.")
     _refuse(args, what, ["keep_suffix", "recursive"])

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from architecture import FAMILIES, Architecture
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_MEMORY_MIB = 3072
 DEFAULT_MODEL = "gmm"  # see models/aliases.json
 LEAST_MEMORY_MIB = 256
+LOCAL = "local"  # --scheduler: one on this machine, for this run
 
 
 def parser_for(doc):
@@ -160,6 +162,51 @@ def add_memory_option(parser):
         "takes, and 20 bytes per pixel plus one per 8 channels of y are the least (default: "
         "%(default)s)",
     )
+
+
+def add_workers(parser):
+    """Adds --jobs, --scheduler and --manifest."""
+    group = parser.add_argument_group("many files", "See docs/scale.md.")
+    group.add_argument(
+        "--jobs",
+        type=count,
+        metavar="N",
+        help="processes, each with a model of its own, its share of the cores and --memory-mib; "
+        "lines come as files are done (default: 1, with --scheduler local one a core)",
+    )
+    add_scheduler(group)
+    group.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="add a line of JSON for each file: bytes, checksum and seconds, or the error; "
+        "what it says was done with the same options is checked by the checksum and not done "
+        "again: continues a run that was interrupted or killed",
+    )
+
+
+def add_scheduler(group):
+    """Adds --scheduler."""
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="have the workers of a Dask scheduler do it, such as tcp://host:8786; local starts "
+        "one here (needs requirements-scale.txt)",
+    )
+
+
+def check_workers(args):
+    """Raises UsageError for --jobs with a scheduler whose workers are not ours to start."""
+    if args.scheduler not in (None, LOCAL) and args.jobs:
+        raise UsageError("--jobs is for this machine: a scheduler's workers are what it has.")
+
+
+def absolute_model(name):
+    """A model's name in models/ as it is, else its folder's path from the root, for workers."""
+    from coding import models
+
+    folder = models.folder_of(name)
+    return name if folder.parent == models.MODELS_DIR else os.path.abspath(folder)
 
 
 def add_backend(parser, unless=""):

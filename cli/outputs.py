@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
 import time
 from pathlib import Path
 
-from cli import streams
+from cli import streams, urls
+from cli.urls import Url
 from errors import GlicError
 
 # Age of a temporary file that a killed process left. A file is written in one go, so that a young
@@ -26,12 +28,47 @@ class OutputExists(OutputError):
     """An output that is already there and must not be replaced."""
 
 
-def write(output, data, **options):
-    """Writes bytes to standard output for ``STREAM``, else to a file as ``atomic_write`` does."""
+def write(output, data, *, overwrite=True, times=None, read_back=False):
+    """Writes bytes to standard output for ``STREAM``, else as ``atomic_write`` does.
+
+    At an address there are no ``times``.
+
+    Raises:
+      urls.UrlError: for an address that cannot be written; else as ``atomic_write``.
+    """
     if output == streams.STREAM:
         streams.write(data)
+    elif isinstance(output, Url):
+        written = urls.write(output, data, overwrite=overwrite, read_back=read_back)
+        if not (written or urls.read(output) == data):
+            raise _taken(output)
     else:
-        atomic_write(output, data, **options)
+        atomic_write(output, data, overwrite=overwrite, times=times, read_back=read_back)
+
+
+def exists(output):
+    """Whether something has an output's name."""
+    return urls.exists(output) if isinstance(output, Url) else os.path.lexists(output)
+
+
+def checksum(data):
+    """SHA-256 of bytes, hexadecimal, as manifests have it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def checksum_of(output):
+    """That of an output, or None where there is none."""
+    try:
+        return checksum(urls.read(output) if isinstance(output, Url) else output.read_bytes())
+    except (OSError, urls.UrlError):
+        return None
+
+
+def _taken(path):
+    return OutputExists(
+        f"{path} exists with other bytes, which another process wrote meanwhile or changed: add "
+        "--overwrite to replace it."
+    )
 
 
 def times_of(path):
@@ -46,8 +83,8 @@ def atomic_write(path, data, *, overwrite=True, times=None, read_back=False):
     They go to a hidden temporary file in the same folder, which gets the name when it is on the
     disk, and is removed on any failure, a keyboard interrupt included. With ``overwrite`` a
     symbolic link is followed, and what is no regular file (a pipe, /dev/null) is written directly.
-    Without it the name is taken atomically: where two processes write the same output, the second
-    fails, and neither replaces what the other wrote.
+    Without it the name is taken atomically: where two processes write the same output, neither
+    replaces what the other wrote, and the second fails unless it is the same bytes.
 
     Args:
       path: the file's name in the end.
@@ -57,7 +94,8 @@ def atomic_write(path, data, *, overwrite=True, times=None, read_back=False):
       read_back: whether to compare what the disk gives back before the file gets its name.
 
     Raises:
-      OutputExists: where the name is taken; OutputError: where it reads back otherwise.
+      OutputExists: where the name is taken by other bytes.
+      OutputError: where the file reads back otherwise.
       OSError: where the file cannot be written; its ``filename`` is ``path``.
     """
     target = Path(os.path.realpath(path)) if overwrite else Path(path)
@@ -74,8 +112,8 @@ def atomic_write(path, data, *, overwrite=True, times=None, read_back=False):
                 os.utime(temporary, ns=times)
             if overwrite:
                 os.replace(temporary, target)
-            else:
-                _link(temporary, target)
+            elif not (_linked(temporary, target) or _holds(target, data)):
+                raise _taken(path)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -93,25 +131,37 @@ def _write_whole(path, data):
         os.fsync(file.fileno())  # before the name: a power cut must not leave it on nothing
 
 
-def _link(temporary, output):
-    """Gives a file its name unless it is taken."""
-    taken = OutputExists(f"{output} exists: another process has written it meanwhile.")
+def _linked(temporary, output):
+    """Gives a file its name unless it is taken; returns whether it did."""
     try:
         os.link(temporary, output)
     except FileExistsError:
-        raise taken from None
+        return False
     except OSError:  # a file system without hard links
         if os.path.lexists(output):
-            raise taken from None
+            return False
         os.replace(temporary, output)
+    return True
+
+
+def _holds(path, data):
+    """Whether a file holds these bytes."""
+    try:
+        return os.path.getsize(path) == len(data) and Path(path).read_bytes() == data
+    except OSError:
+        return False
 
 
 def make_folder(folder):
     """Makes an output folder, and removes what killed processes left in it.
 
+    At an address there is nothing to make: objects have no folders.
+
     Raises:
       OSError: where it cannot be made or read.
     """
+    if isinstance(folder, Url):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     for entry in folder.iterdir():
         # OSError: gone meanwhile, or not ours to remove.

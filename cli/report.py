@@ -19,7 +19,10 @@ class Report:
 
     Attributes:
       starting_seconds: what starting models took so far, which is no file's own time.
+      shows_bars: whether the work on one file may show how far it is.
     """
+
+    shows_bars = True
 
     def __init__(self, to_stderr=False):
         self._to_stderr = to_stderr
@@ -54,10 +57,37 @@ class Report:
         finally:
             seconds = time.perf_counter() - start
             self.starting_seconds += seconds
-        self.line(f"{codec.model.name}: {codec.architecture}, started in {seconds:.1f} s")
+        self.started(f"{codec.model.name}: {codec.architecture}, started in {seconds:.1f} s")
         return codec
+
+    def started(self, text):
+        """Says that a model has started."""
+        self.line(text)
 
     @staticmethod
     def _write(text, stream):
         tqdm.tqdm.write(printable(text), file=stream)  # beside a progress bar
         stream.flush()
+
+
+class Recorder(Report):
+    """The lines of a worker, which its parent will say."""
+
+    shows_bars = False
+
+    def __init__(self):
+        super().__init__()
+        self._lines = []
+
+    def line(self, text):
+        """Keeps a line that is the same from every worker."""
+        self._lines.append((text, False))
+
+    def started(self, text):
+        """Keeps a line that is this worker's own."""
+        self._lines.append((text, True))
+
+    def take(self):
+        """The lines so far, as a tuple of (text, whether it is this worker's own)."""
+        lines, self._lines = self._lines, []
+        return tuple(lines)

@@ -1,15 +1,29 @@
-"""Standard input and output as files: "-" on the command lines."""
+"""What the arguments of command lines name: files, addresses, standard input and output ("-")."""
 
 import contextlib
 import os
 import sys
 from pathlib import Path
 
+from cli import urls
+from cli.urls import Url
+
+_LOCAL = "file://"
 STREAM = Path("-")  # standard input where an input is meant, else standard output
 
 
 def to_path(text):
-    """The path that an argument names: ``STREAM`` for "-" alone; a file of that name is ./-."""
+    """What an argument names.
+
+    Returns:
+      ``STREAM`` for "-" alone (a file of that name is ./-), a ``Path`` for a path and for file://,
+      a ``Url`` for any other address.
+    """
+    if str(text).startswith(_LOCAL):
+        local = str(text)[len(_LOCAL) :]
+        return Path(local.lstrip("/") if os.name == "nt" else local)
+    if urls.is_url(text):
+        return Url(str(text))
     path = Path(text)
     return path.absolute() if path == STREAM and str(text) != "-" else path
 
@@ -20,7 +34,9 @@ def name_of(path):
 
 
 def opened(path):
-    """What to read of an input: the open standard input, or its path."""
+    """What to read of an input: the open standard input, an object's bytes, or the path."""
+    if isinstance(path, Url):
+        return urls.opened(path)
     return sys.stdin.buffer if path == STREAM else path
 
 

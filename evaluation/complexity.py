@@ -20,7 +20,7 @@ from architecture import STRIDE, Architecture
 from coding.backends import TENSORFLOW
 from errors import GlicError
 from evaluation import tables
-from evaluation.workers import device
+from evaluation.measurements import device
 
 PARTS = ("analysis", "hyper_analysis", "hyper_synthesis", "entropy_parameter", "synthesis")
 PRIOR = "entropy_bottleneck"

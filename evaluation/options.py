@@ -67,16 +67,16 @@ def add_run_options(parser):
     how.add_argument(
         "--jobs",
         type=options.count,
-        default=1,
         metavar="N",
         help="worker processes; with more than one, seconds are those of a shared machine "
-        "(default: 1)",
+        "(default: 1, with --scheduler local one a core)",
     )
+    options.add_scheduler(how)
     how.add_argument(
         "--threads",
         type=options.count,
         metavar="N",
-        help="threads of each worker (default: the cores divided by --jobs)",
+        help="threads of each worker (default: the cores divided by --jobs; a scheduler's have 1)",
     )
     out = parser.add_argument_group("results")
     _add_output(out)

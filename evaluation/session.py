@@ -9,10 +9,13 @@ from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
+import tqdm
+
 from cli import options
 from cli.inputs import collect
+from cli.workers import Workers
 from errors import UsageError
-from evaluation import classics, curves, plots, points, rddata, tables, workers
+from evaluation import classics, curves, measurements, plots, points, rddata, tables
 from evaluation.measure import Task
 from evaluation.options import ALL_ANCHORS
 from pictures import images
@@ -117,7 +120,7 @@ def matched_tasks(rows, paths, codecs):
       rows: results of ``first_tasks``.
       paths: the images; codecs: names of classic ones.
     """
-    by_hash = {workers.image_hash(str(path)): str(path) for path in paths}
+    by_hash = {measurements.image_hash(str(path)): str(path) for path in paths}
     return [
         Task(
             by_hash[row["sha256"]],
@@ -135,12 +138,12 @@ def matched_tasks(rows, paths, codecs):
 def _measure(args, page, paths, learned, pool):
     """Rows of everything that the options ask for, and the number of failures."""
     tasks = first_tasks(paths, learned, args.codecs)
-    cache = args.output / workers.CACHE
-    rows, problems, fresh = workers.measure_all(tasks, cache, pool)
+    cache = args.output / measurements.CACHE
+    rows, problems, fresh = measurements.measure_all(tasks, cache, pool)
     if page or args.matched:
         codecs = args.codecs or classics.REPORT_CODECS
         more_tasks = matched_tasks(rows, paths, codecs)
-        more = workers.measure_all(more_tasks, cache, pool, "matched sizes")
+        more = measurements.measure_all(more_tasks, cache, pool, "matched sizes")
         tasks, rows, problems, fresh = tasks + more_tasks, *map(add, (rows, problems, fresh), more)
     for line in describe_problems(problems, tasks):
         print(line, file=sys.stderr)
@@ -169,6 +172,27 @@ def describe_problems(problems, tasks):
     ]
 
 
+def _warn(line):
+    tqdm.tqdm.write(line, file=sys.stderr)  # beside a progress bar
+
+
+def _workers(args):
+    """What measures: also one measurement at a time is a process's, which may die."""
+    if args.scheduler:
+        from cli.scheduler import Scheduler
+
+        return Scheduler(args.scheduler, args.jobs, _warn)
+    return Workers(args.jobs or 1, args.threads, _warn)
+
+
+def _make_absolute(args):
+    """Makes paths in the options such that workers elsewhere find the same files by them."""
+    args.images = [Path(path).absolute() for path in args.images]
+    args.output = args.output.absolute()
+    args.checkpoint = args.checkpoint and str(Path(args.checkpoint).absolute())
+    args.models = args.models and [options.absolute_model(name) for name in args.models]
+
+
 def run(args, page=None):
     """Everything that ``evaluate.py run`` and ``report`` do.
 
@@ -179,12 +203,17 @@ def run(args, page=None):
     Returns:
       The exit code: 0, or 1 where a measurement failed.
     """
+    options.check_workers(args)
+    if args.scheduler and args.threads:
+        raise UsageError("--threads is for this machine: a scheduler's workers have one each.")
     for name in args.codecs:
         classics.find(name)
     if args.matched and not args.codecs:
         raise UsageError("--matched needs --codecs: which codecs are to match?")
     names = curves.PAPER_CURVES if args.curves is None else args.curves
     published = [curves.published(name) for name in names]
+    if args.scheduler:
+        _make_absolute(args)
     paths = collect(args.images, images.IMAGE_SUFFIXES)
     learned = learned_codecs(args)
     if not learned and not args.codecs:
@@ -193,7 +222,7 @@ def run(args, page=None):
         curve_names = [name for name, _ in series_of(learned).values()]
         rddata.check(args.rddata, paths, curve_names)
     args.output.mkdir(parents=True, exist_ok=True)
-    with workers.Workers(args.jobs, args.threads) as pool:
+    with _workers(args) as pool:
         rows, failures = _measure(args, page, paths, learned, pool)
         if rows:
             facts, shown = _evaluate(args, learned, published, rows)
@@ -242,9 +271,9 @@ def _evaluate(args, learned, published, rows):
     facts = {
         "command": " ".join(["evaluate.py", *sys.argv[1:]]),
         "caption": f"Mean over {where}{foreign}",
-        "device": workers.device(options.backend(args)),
+        "device": measurements.device(options.backend(args)),
         "backend": options.backend(args) if learned else None,
-        "versions": workers.versions(),
+        "versions": measurements.versions(),
         "rows": rows,
         "means": means,
         "left_out": left_out,

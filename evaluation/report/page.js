@@ -188,7 +188,7 @@ byId("subtitle").textContent = [`${overview.images.length || overview.means[0]?.
 const how = [
   ...overview.models.map((m) => [m.name, modelFacts(m)]),
   ["Command", overview.command],
-  ["Device", `${overview.device}; ${overview.jobs} worker${overview.jobs > 1 ? "s" : ""} of ${overview.threads} thread${overview.threads > 1 ? "s" : ""}`],
+  ["Device", `${overview.device}; ${overview.jobs || "a scheduler's"} worker${overview.jobs === 1 ? "" : "s"} of ${overview.threads} thread${overview.threads > 1 ? "s" : ""}`],
   ...(overview.backend ? [["Networks", `run by ${{ onnx: "ONNX Runtime", tensorflow: "TensorFlow" }[overview.backend]}`]] : []),
   ["Versions", overview.versions],
   ["Rate", "Size of the whole file in bits, header and checksum included, divided by the number of pixels."],

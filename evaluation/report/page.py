@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from cli.outputs import atomic_write
-from evaluation import classics, points, tables, workers
+from evaluation import classics, measurements, points, tables
 from pictures import images
 from rates import Rates
 
@@ -133,14 +133,16 @@ def _entries(output, learned, rows, pool):
     for path, own in by_image.items():
         files = [[row["file"], tables.point_of(row), row["matched_to"]] for row in own]
         key = hashlib.sha256(own_source + json.dumps(files).encode()).hexdigest()[:32]
-        file = output / workers.CACHE / f"report-{key}.json"
+        file = output / measurements.CACHE / f"report-{key}.json"
         try:
             found.append(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             found.append(None)
             missing.append((len(found) - 1, file))
             items.append((path, own, loads))
-    for number, entry in pool.map(image_entry, items, "report"):
+    for number, entry, problem in measurements.each(pool, image_entry, items, "report"):
+        if problem:
+            raise problem
         index, file = missing[number]
         found[index] = entry
         atomic_write(file, json.dumps(entry).encode())
@@ -184,7 +186,7 @@ def write(path, output, learned, facts, curves, pool):
       learned: list of ``session.LearnedCodec``.
       facts: what results.json holds, with ``path`` and ``file`` in the rows.
       curves: for the chart.
-      pool: ``workers.Workers``.
+      pool: ``cli.workers.Workers``.
     """
     rows = facts["rows"]
     entries = _entries(output, learned, rows, pool)

@@ -93,6 +93,28 @@ def test_entropy_coding(run):
     assert importlib.import_module("benchmarks.scaling").random_model("random-gllmm-8")
 
 
+def test_jobs(run):
+    arguments = ["--model", "gmm-mse-1", "--count", 3, "--size", "64x48", "--jobs", 1, 2]
+    out = run("jobs", ROOT / "valid" / "chelsea.png", *arguments)
+    form = r"^--jobs ([12]): ([0-9]+) images an hour, ([0-9.]+) processor seconds an image$"
+    rates = re.findall(form, out, re.M)
+    assert [jobs for jobs, *_ in rates] == ["1", "2"]
+    assert all(int(rate) > 0 and 0 < float(seconds) < 2 for _, rate, seconds in rates)
+    assert "--jobs 1 / --jobs 1: 1.00\n--jobs 2 / --jobs 1: " in out
+
+
+def test_crops_are_of_one_size_and_differ():
+    from benchmarks import jobs
+    from errors import UsageError
+
+    valid = [ROOT / "valid" / "chelsea.png", ROOT / "valid" / "astronaut.png"]
+    made = list(jobs.crops(valid, 5, 48, 64))
+    assert [pixels.shape for pixels in made] == [(48, 64, 3)] * 5
+    assert len({pixels.tobytes() for pixels in made}) == 5
+    with pytest.raises(UsageError, match="8000x8000"):
+        list(jobs.crops(valid, 1, 8000, 8000))
+
+
 def test_scaling(run, tmp_path):
     arguments = ["--model", "random-8", "--sizes", "64x128", "-o", tmp_path]
     out = run("scaling", *arguments)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli import errors as cli_errors
-from cli import jobs
+from cli import jobs, running
+from cli.report import Report
 from errors import GlicError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,4 +55,5 @@ def test_a_bug_ends_a_batch(tmp_path, capsys):
         raise ValueError("operands could not be broadcast together")
 
     with pytest.raises(ValueError, match="broadcast"):
-        jobs.process([jobs.Job(tmp_path / "a.png", tmp_path / "a.glic")], work, print)
+        todo = [jobs.Job(tmp_path / "a.png", tmp_path / "a")]
+        list(running.here(todo, lambda: work, Report()))

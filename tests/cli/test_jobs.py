@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cli import jobs
+from cli import jobs, running
 from cli.inputs import Input, InputError
 from cli.report import Report
 
@@ -18,6 +18,14 @@ def plan(folder, *names, keep_suffix=False, **options):
         return folder / "out" / f"{name}.glic"
 
     return jobs.plan(found, output_of, **options)
+
+
+def process(todo, work, describe, report=None, skip_existing=False):
+    """Does jobs here; returns the results and the number of failures."""
+    report, results = report or Report(), []
+    outcomes = running.here(todo, lambda: work, report, skip_existing)
+    failures = running.follow(todo, outcomes, describe, report, keep=results.append)
+    return results, failures
 
 
 def files(folder, *names):
@@ -56,7 +64,7 @@ def test_names_that_differ_in_case_only_are_the_file_systems_matter(tmp_path, op
     # As a file system does that tells them apart.
     todo = plan(tmp_path, *names, **options)
     skip = option == "skip_existing"
-    done, failures = jobs.process(todo, work, lambda *_: "", skip_existing=skip)
+    done, failures = process(todo, work, lambda *_: "", skip_existing=skip)
     assert (len(done), failures) == (2, 0)
     assert (output.read_bytes(), other.read_bytes()) == (b"a.PNG", b"A.PNG")
     output.unlink()
@@ -67,7 +75,7 @@ def test_names_that_differ_in_case_only_are_the_file_systems_matter(tmp_path, op
         os.link(output, output.with_name("A.glic"))
 
     todo = plan(tmp_path, *names, **options)
-    _, failures = jobs.process(todo, work_insensitive, lambda *_: "", skip_existing=skip)
+    _, failures = process(todo, work_insensitive, lambda *_: "", skip_existing=skip)
     assert failures == 1 and output.read_bytes() == b"a.PNG"
     # The next run finds both.
     todo = plan(tmp_path, *names, **options)
@@ -98,7 +106,7 @@ def test_failures_are_named_once_and_the_rest_go_on(tmp_path, capsys):
             raise FileNotFoundError(2, "No such file or directory", str(path))
         output.touch()
 
-    results, failures = jobs.process(todo, work, lambda *_: "done")
+    results, failures = process(todo, work, lambda *_: "done")
     assert (results, failures) == ([None], 3) and (tmp_path / "deep" / "er" / "b").exists()
     shown = capsys.readouterr()
     assert shown.out == "done\n" and shown.err.splitlines() == [
@@ -107,6 +115,22 @@ def test_failures_are_named_once_and_the_rest_go_on(tmp_path, capsys):
         f"{tmp_path / 'd.png'}: No such file or directory",
         "3 of 4 files failed, see above.",
     ]
+
+
+def test_the_failures_of_workers_are_gathered_at_the_end(tmp_path, capsys):
+    todo = [jobs.Job(tmp_path / f"{i:02d}.png", tmp_path / f"{i:02d}.glic") for i in range(25)]
+    outcomes = [(job, running.Outcome(problem=InputError("bad"))) for job in todo[:22]]
+    lines = (("gmm started", True), ("how to decode", False))
+    done = running.Outcome({}, worker="worker 1", lines=lines)
+    outcomes += [(job, done) for job in todo[22:]]
+    failures = running.follow(todo, outcomes, lambda *_: "line", Report(), gather=True)
+    out, err = capsys.readouterr()
+    assert failures == 22 and err.count("bad") == 22 + running.GATHERED
+    gathered = err[err.index("22 of 25 files failed, which are:") :].splitlines()
+    assert gathered[1] == f"{tmp_path / '00.png'}: bad" and gathered[-1].startswith(
+        "... and 2 more"
+    )
+    assert out.count("worker 1: gmm started") == 3 and out.count("how to decode") == 1
 
 
 def test_starting_a_model_is_no_files_time(tmp_path):
@@ -123,5 +147,5 @@ def test_starting_a_model_is_no_files_time(tmp_path):
 
     seconds = []
     todo = [jobs.Job(tmp_path / "a.png", tmp_path / "a")]
-    jobs.process(todo, work, lambda path, result, s: seconds.append(s) or "", report)
+    process(todo, work, lambda path, result, s: seconds.append(s) or "", report)
     assert report.starting_seconds >= 0.3 and 0 <= seconds[0] < 0.2

@@ -15,7 +15,7 @@ pytest.importorskip("bjontegaard", reason="evaluate.py needs requirements-eval.t
 pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.txt")
 
 import evaluate
-from evaluation import curves, rddata, session, workers
+from evaluation import curves, measurements, rddata, session
 from evaluation.session import LearnedCodec
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
@@ -66,7 +66,7 @@ def kodak(tmp_path, monkeypatch):
 @pytest.fixture
 def run(kodak, monkeypatch, capsys):
     """Runs evaluate.py with models that need 25 % more bits than the paper; returns stdout."""
-    monkeypatch.setattr(workers, "device", lambda backend=None: "none")
+    monkeypatch.setattr(measurements, "device", lambda backend=None: "none")
     stems = sorted(curves.KODAK)
 
     def run(*options, names=MODELS, failures=0):

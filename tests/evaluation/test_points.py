@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 
 import evaluate
 from errors import UsageError
-from evaluation import curves, points, session, tables, workers
+from evaluation import curves, measurements, points, session, tables
 from evaluation.measure import Task
 from evaluation.session import LearnedCodec
 
@@ -62,7 +62,7 @@ def test_a_model_of_many_rates_is_a_curve_of_its_own():
 
 def test_kept_results_are_told_apart_by_lambda():
     task = Task(str(ROOT / "valid" / "chelsea.png"), "model", "a", fingerprint="00", setting=0.01)
-    keys = {workers.cache_key(task._replace(setting=s), 2, 1) for s in (None, 0.01, 0.02)}
+    keys = {measurements.cache_key(task._replace(setting=s), 2, 1) for s in (None, 0.01, 0.02)}
     assert len(keys) == 3
 
 

@@ -1,4 +1,4 @@
-"""Many measurements: worker processes, and a cache of their results.
+"""Many measurements on worker processes, and a cache of their results.
 
 Every measurement is done in a worker process, so that threads can be limited and a crash costs one
 image. A result is kept under a hash of all that it depends on: the image's bytes, the model's
@@ -8,17 +8,13 @@ versions of the libraries, the device, and the numbers of threads and processes.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import json
-import multiprocessing
-import os
 import platform
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import tqdm
@@ -26,8 +22,8 @@ import tqdm
 from cli import errors as cli_errors
 from cli import options
 from cli.outputs import atomic_write
+from cli.workers import Workers, cores
 from coding import backends
-from errors import GlicError
 from evaluation import classics
 from evaluation.measure import measure
 
@@ -48,16 +44,6 @@ _PACKAGES = {
     "pillow": "PIL",
 }
 CACHE = "cache"  # folder within the output folder
-_THREAD_VARIABLES = (
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-)
-
-
-class RunError(GlicError):
-    """Measuring cannot go on; the message is one sentence for the user."""
 
 
 def source_files():
@@ -91,11 +77,6 @@ def device(backend=None):
             for d in tf.config.list_physical_devices("GPU")
         ]
     return ", ".join([*gpus, f"{_processor()}, {cores()} cores"])
-
-
-def cores():
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @functools.cache
@@ -149,6 +130,8 @@ def _measure_and_keep(arguments):
     try:
         row, data = measure(task)
         row.update(conditions)
+        if "device" not in conditions:
+            row.update(device=device(task.backend), versions=versions())
         file = folder / (key + row["suffix"])
         atomic_write(file, data)
         atomic_write(folder / f"{key}.json", json.dumps(row).encode())
@@ -157,68 +140,18 @@ def _measure_and_keep(arguments):
         return None, cli_errors.reason(error)
 
 
-class Workers:
-    """Worker processes that are started when there is something to do, and then kept.
+def each(workers, work, items, title):
+    """Yields (index, result, problem) of ``work(item)`` for all items, beside a progress bar.
 
     Args:
-      jobs: number of processes.
-      threads: that each may use; None shares the cores out.
+      workers: ``cli.workers.Workers``; work, items: see its ``map``.
+      title: of the progress bar.
     """
-
-    def __init__(self, jobs=1, threads=None):
-        self.jobs = jobs
-        self.threads = threads or max(1, cores() // jobs)
-        self._pool = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
-
-    def map(self, work, items, title):
-        """Yields (index, ``work(item)``) for all items as they are done.
-
-        Args:
-          work: a module's function; items: its arguments, which must pickle.
-          title: of the progress bar.
-
-        Raises:
-          RunError: where a process dies.
-        """
-        if not items:
-            return
-        if not self._pool:
-            # A fork of a process with TensorFlow hangs.
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(self.jobs, context)
-        try:
-            with _environment(self.threads):  # processes start on the first calls of submit
-                futures = {self._pool.submit(work, item): i for i, item in enumerate(items)}
-            done = concurrent.futures.as_completed(futures)
-            for future in tqdm.tqdm(done, title, len(futures), unit="image", disable=None):
-                yield futures[future], future.result()
-        except BrokenProcessPool:
-            raise RunError(
-                "A worker process died, which is mostly for want of memory: try --jobs 1 or "
-                "smaller images. What was measured is kept."
-            ) from None
-
-
-@contextlib.contextmanager
-def _environment(threads):
-    """Sets the thread limits that new processes inherit."""
-    old = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in old.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    done = workers.map(work, items)
+    for index, result, problem, _ in tqdm.tqdm(
+        done, title, len(items), unit="image", disable=None if items else True
+    ):
+        yield index, result, problem
 
 
 def _cached(folder, key):
@@ -237,7 +170,7 @@ def measure_all(tasks, folder, workers, title="measuring"):
     Args:
       tasks: list of ``measure.Task``.
       folder: of the cache, made if missing.
-      workers: ``Workers``.
+      workers: ``cli.workers.Workers``.
       title: of the progress bar.
 
     Returns:
@@ -249,18 +182,18 @@ def measure_all(tasks, folder, workers, title="measuring"):
     folder.mkdir(parents=True, exist_ok=True)
     keys = [cache_key(task, workers.threads, workers.jobs) for task in tasks]
     found = [_cached(folder, key) for key in keys]
-    conditions = {
-        "threads": workers.threads,
-        "jobs": workers.jobs,
-        "versions": versions(),
-    }
+    conditions = {"threads": workers.threads, "jobs": workers.jobs}
+
+    def conditions_of(task):
+        if isinstance(workers, Workers):
+            return {**conditions, "device": device(task.backend), "versions": versions()}
+        return conditions  # a scheduler's workers say themselves what they are
+
     missing = [i for i, row in enumerate(found) if row is None]
-    items = [
-        (tasks[i], folder, keys[i], {"device": device(tasks[i].backend), **conditions})
-        for i in missing
-    ]
+    items = [(tasks[i], folder, keys[i], conditions_of(tasks[i])) for i in missing]
     problems = []
-    for number, (row, problem) in workers.map(_measure_and_keep, items, title):
+    for number, result, lost in each(workers, _measure_and_keep, items, title):
+        row, problem = result or (None, cli_errors.reason(lost))
         found[missing[number]] = row
         if problem:
             problems.append((tasks[missing[number]], problem))

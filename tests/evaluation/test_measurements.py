@@ -11,7 +11,7 @@ from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 
 from architecture import Architecture
 from coding import backends
-from evaluation import measure, workers
+from evaluation import measure, measurements
 from evaluation.measure import Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,19 +20,19 @@ PICTURES = [REFERENCE / "image_120x179.png", REFERENCE / "image_128x192.png"]
 
 def test_a_damaged_result_is_not_used(tmp_path):
     (tmp_path / "key.json").write_text('{"suffix": ".glic", "bytes": 3}', encoding="utf-8")
-    assert workers._cached(tmp_path, "key") is None  # its file is missing
+    assert measurements._cached(tmp_path, "key") is None  # its file is missing
     (tmp_path / "key.glic").write_bytes(b"ab")
-    assert workers._cached(tmp_path, "key") is None  # or cut off
+    assert measurements._cached(tmp_path, "key") is None  # or cut off
     (tmp_path / "key.glic").write_bytes(b"abc")
-    assert workers._cached(tmp_path, "key")["bytes"] == 3
+    assert measurements._cached(tmp_path, "key")["bytes"] == 3
     (tmp_path / "key.json").write_text('{"suffix":', encoding="utf-8")
-    assert workers._cached(tmp_path, "key") is None
+    assert measurements._cached(tmp_path, "key") is None
 
 
 def test_the_key_depends_on_everything_that_counts():
     task = Task(str(PICTURES[0]), "model", "a", fingerprint="00")
-    key = workers.cache_key(task, 2, 1)
-    assert key == workers.cache_key(task._replace(codec="another name"), 2, 1)
+    key = measurements.cache_key(task, 2, 1)
+    assert key == measurements.cache_key(task._replace(codec="another name"), 2, 1)
     others = [
         (task._replace(path=str(PICTURES[1])), 2, 1),
         (task._replace(fingerprint="01"), 2, 1),
@@ -43,7 +43,7 @@ def test_the_key_depends_on_everything_that_counts():
         (Task(task.path, "classic", "jpeg", setting=11), 2, 1),
         (Task(task.path, "matched", "jpeg", limit=10), 2, 1),
     ]
-    assert len({key, *(workers.cache_key(*other) for other in others)}) == len(others) + 1
+    assert len({key, *(measurements.cache_key(*other) for other in others)}) == len(others) + 1
 
 
 def test_all_code_that_measuring_imports_decides_over_a_kept_result():
@@ -73,7 +73,7 @@ def test_all_code_that_measuring_imports_decides_over_a_kept_result():
     own = {path for path in loaded if ROOT in path.parents and ".venv" not in path.parts}
     empty = {path for path in own if path.name == "__init__.py"}
     assert ROOT / "coding" / "context.py" in own  # what the codec imports late counts, too
-    assert own - empty <= set(workers.source_files())
+    assert own - empty <= set(measurements.source_files())
 
 
 def test_a_package_under_another_name_has_a_version(monkeypatch):
@@ -81,9 +81,9 @@ def test_a_package_under_another_name_has_a_version(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert workers._version("numpy")[0].isdigit()  # as tensorflow-cpu is no tensorflow
+    assert measurements._version("numpy")[0].isdigit()  # as tensorflow-cpu is no tensorflow
     monkeypatch.setitem(sys.modules, "range_coder", None)
-    assert workers._version("range-coder") == "missing"
+    assert measurements._version("range-coder") == "missing"
 
 
 def test_peak_memory_without_proc_and_without_resource(monkeypatch):
