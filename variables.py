@@ -15,9 +15,31 @@ from architecture import CONTEXT_SUPPORT
 MASKED_WEIGHTS = "entropy_parameter/masked/weights"  # of the context model, (5, 5, M, 2M)
 PRIOR_SCOPE = "entropy_bottleneck"  # of the factorised prior of z
 PRIOR_WIDTHS = (1, 3, 3, 3, 1)  # of the network that is its cumulative
+QUANTILES = f"{PRIOR_SCOPE}/quantiles"
 TABLES = f"{PRIOR_SCOPE}/quantized_cdf"
 # Ends of the kernels' names; in 1x1 and masked kernels the last two axes are (in, out).
 KERNELS = ("/kernel_rdft", "/kernel", "masked/weights")
+
+
+def halved(name, values):
+    """A variable as it is stored to save space: a kernel as float16 where that can hold it.
+
+    Kernels are 99 % of a model. The rest keeps its float32: biases, GDN and the prior's density are
+    small, and the prior's tables were made of it.
+
+    Args:
+      name: of the variable.
+      values: float32 array.
+
+    Returns:
+      float16 array, or ``values`` as they are: no kernel, beyond 65,504, infinite or NaN.
+    """
+    if not name.endswith(KERNELS):
+        return values
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16)
+    # NaN and infinity are the reader's to refuse, under their variable's name.
+    return rounded if np.isfinite(rounded).all() else values
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from coding.bitstream import FINGERPRINT_BYTES
 from coding.checkpoint_reader import CheckpointError, CheckpointReader
 from errors import GlicError
 from rates import Rates
-from variables import inference_variables
+from variables import QUANTILES, inference_variables
 
 MODELS_DIR = Path(__file__).resolve().parents[1] / "models"
 CHECKPOINT_PREFIX = "model"
@@ -118,7 +118,7 @@ def read_weights(prefix, architecture, *, check=True):
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise ModelError(f"The checkpoint {prefix} holds NaN or infinity in {name}.")
-    if np.abs(weights["entropy_bottleneck/quantiles"]).max() > MAX_QUANTILE:
+    if np.abs(weights[QUANTILES]).max() > MAX_QUANTILE:
         raise ModelError(
             f"The checkpoint {prefix} is damaged: its quantiles of z pass +-{MAX_QUANTILE:.0f}."
         )

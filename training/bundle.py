@@ -28,7 +28,7 @@ import layers
 import network
 from architecture import Architecture
 from training import packing, run
-from training.exported_step import QUANTILES, export_step
+from training.exported_step import export_step
 from training.log import LMBDA_COLUMNS, LOG_COLUMNS, MS_SSIM_COLUMNS
 from training.schedule import stages
 from training.settings import INIT_FROM_RATES, Setting, count, refuse_if, share
@@ -36,6 +36,7 @@ from training.start import transfer
 from training.step import factor_shapes
 from training.xla import bundle as layout
 from training.xla import files
+from variables import QUANTILES
 
 # The files that a bundle's run.py imports.
 PROGRAM = (
@@ -70,13 +71,22 @@ if __name__ == "__main__":
     os._exit(code)  # what is still being compiled is waited for otherwise
 '''
 ROOT = Path(__file__).resolve().parents[1]
+ROUNDED = 0.1  # share of the stage on rounded latents
+# Of that stage, beside the settings' own (docs/training.md, On another machine).
+_ROUNDED = {"quantisation": "rounded", "schedule": "cosine", "warmup": 50}
+_ROUNDED.update(lmbda_start=None, final_patch=None)
+_ROUNDED_RATES = ", ".join(f"{rate:g} for {name}" for name, rate in INIT_FROM_RATES.items())
 OPTIONS = (
     Setting(
         "rounded",
         share,
-        0.1,
+        None,
         "with --bundle: share of the training, at its end, on rounded latents, from the moving "
-        "averages of the rest, as --quantisation rounded trains; 0 for none",
+        "averages of the rest, as --quantisation rounded trains; 0 for none; its peak learning "
+        f"rate is {_ROUNDED_RATES}, whatever --learning-rate is, its schedule cosine, its warm-up "
+        f"{_ROUNDED['warmup']} steps",
+        otherwise=f"{ROUNDED:g}; 0 with --quantisation rounded, which is such a training as a "
+        "whole",
     ),
     Setting(
         "photos_mib",
@@ -84,12 +94,9 @@ OPTIONS = (
         None,
         "with --bundle: what the photographs may take in MiB; they are then JPEG 2000 at the best "
         "quality that fits",
-        otherwise="the files as they are",
+        otherwise="the files as they are, lossless WebP for HEIC, JPEG XL and AVIF",
     ),
 )
-# Of the stage on rounded latents, beside the settings' own (docs/training.md, Stages).
-_ROUNDED = {"quantisation": "rounded", "schedule": "cosine", "warmup": 50}
-_ROUNDED.update(lmbda_start=None, final_patch=None)
 
 
 def add_options(parser):
@@ -219,8 +226,14 @@ def write(out, given, data, valid, init_from, *, rounded, photos_mib, half, cach
     # The other machine's precision: nothing that this one could measure.
     given = {**given, "precision": given["precision"] or "bfloat16"}
     settings = run.new_settings(given, init_from)
-    if settings["quantisation"] == "rounded":
-        rounded = 0
+    whole = settings["quantisation"] == "rounded"
+    refuse_if(
+        rounded and whole,
+        "--quantisation rounded is on rounded latents from its start, without a last stage: leave "
+        f"--rounded {rounded} out.",
+    )
+    if rounded is None:
+        rounded = 0 if whole else ROUNDED
     photographs, crops, found = run.load_images(data, valid, settings, cache_mib)
     photographs.close()
     settings.update(found)

@@ -13,7 +13,6 @@ import secrets
 import shutil
 from pathlib import Path
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 import factorized_prior
@@ -22,7 +21,7 @@ from coding import models
 from errors import GlicError
 from training.checkpoints import WeightReader, write_json
 from training.log import plot_run
-from variables import KERNELS, PRIOR_SCOPE, inference_variables
+from variables import PRIOR_SCOPE, halved, inference_variables
 
 LOG_ROWS = 500  # of an exported log
 
@@ -41,20 +40,6 @@ def _prior_arrays(reader):
     return {prefix + name: array for name, array in arrays.items()}
 
 
-def _stored(name, values):
-    """A variable as it is stored: a kernel as float16 where that can hold it.
-
-    Kernels are 99 % of a model. The rest keeps its float32: biases, GDN and the prior's density are
-    small, and the prior's tables were made of it.
-    """
-    if not name.endswith(KERNELS):
-        return values
-    with np.errstate(over="ignore"):
-        halved = values.astype(np.float16)
-    # NaN and infinity are the reader's to refuse, under their variable's name.
-    return halved if np.isfinite(halved).all() else values
-
-
 def _save_inference_model(checkpoint, prefix, architecture):
     """Writes the inference variables with a solved prior.
 
@@ -64,7 +49,7 @@ def _save_inference_model(checkpoint, prefix, architecture):
     reader = WeightReader(checkpoint)
     prior = _prior_arrays(reader)
     variables = inference_variables(architecture)
-    weights = {n: prior[n] if n in prior else _stored(n, reader.get_tensor(n)) for n in variables}
+    weights = {n: prior[n] if n in prior else halved(n, reader.get_tensor(n)) for n in variables}
     names = list(weights)
     with tf.Graph().as_default(), tf.Session() as session:
         # As tf.train.Saver does it, whose variables would not be those of the stored dtypes.

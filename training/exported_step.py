@@ -14,9 +14,7 @@ import tensorflow.compat.v1 as tf
 from architecture import Architecture
 from pictures.metrics import PEAK
 from training.losses import Rate, training_losses
-from variables import PRIOR_SCOPE
-
-QUANTILES = f"{PRIOR_SCOPE}/quantiles"
+from variables import QUANTILES
 
 
 class ExportedStep(NamedTuple):

@@ -141,9 +141,13 @@ class Photographs:
             for path, found in zip(part, self._executor.map(look, part)):
                 self._admit(path, found, cache_bytes)
         if not self.paths:
+            self.close()
+            advice = "Give larger images or lower --patch."
+            if not self.too_small and self.unreadable:
+                advice = f"One of them: {self.unreadable[0]}"
             raise GlicError(
                 f"No image of {least}x{least} pixels or more: {self.too_small} of {len(paths)} are "
-                f"smaller, {len(self.unreadable)} unreadable. Give larger images or lower --patch."
+                f"smaller, {len(self.unreadable)} unreadable. {advice}"
             )
 
     def __len__(self):

@@ -15,7 +15,7 @@ from pictures.metrics import PEAK
 from training.losses import Losses, training_losses
 from training.placement import SINGLE
 from training.soap import SOAP
-from variables import rdft_kernel_shape
+from variables import QUANTILES, rdft_kernel_shape
 
 AVERAGE_SCOPE = "average"  # of the weights' moving averages: average/NAME
 
@@ -103,7 +103,7 @@ def _update_averages(averages, variables, decay, step):
 
 def _trained_variables():
     """The variables that gradients change; the quantiles are solved for at export."""
-    return [v for v in tf.trainable_variables() if not v.op.name.endswith("/quantiles")]
+    return [v for v in tf.trainable_variables() if v.op.name != QUANTILES]
 
 
 def _mean(tensors):

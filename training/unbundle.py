@@ -12,7 +12,6 @@ import layers
 from architecture import Architecture
 from training import lock, run
 from training.checkpoints import SETTINGS_NAME, Checkpoints, set_variables, write_json
-from training.exported_step import QUANTILES
 from training.log import RunLog, plot_run
 from training.photographs import read_rgb
 from training.schedule import validation_points
@@ -20,6 +19,7 @@ from training.settings import complete, refuse_if
 from training.validation import build_validation, validate
 from training.xla import bundle as layout
 from training.xla import files
+from variables import QUANTILES
 
 
 def _results(bundle):
@@ -36,12 +36,26 @@ def _results(bundle):
         record.get("bundle") != bundle.record["id"],
         f"{path} was trained from another bundle than {bundle.folder}: give the one it belongs to.",
     )
+    refuse_if(
+        not record["progress"]["step"],
+        f"{path} is of step 0, nothing has been trained yet: train with "
+        f"{bundle.folder / 'run.py'}, and copy {layout.RESULTS} back again.",
+    )
     names = bundle.record["names"]
     refuse_if(sorted(weights) != sorted(names), f"{path} does not hold this bundle's weights.")
     broken = [name for name, values in weights.items() if not np.isfinite(values).all()]
     refuse_if(broken, f"{path} holds numbers that are not finite, in {', '.join(broken[:3])}.")
     weights[QUANTILES] = factorized_prior.solve_quantiles(factorized_prior.weights_of(weights))
     return weights, record
+
+
+def _refuse_other_run(target, bundle):
+    """Raises GlicError where the target holds a run that is not of this bundle."""
+    recorded = run.recorded_settings(target)
+    refuse_if(
+        recorded and (complete(recorded)["machine"] or {}).get("bundle") != bundle.record["id"],
+        f"{target} is another run; choose another --name.",
+    )
 
 
 def take(folder, target):
@@ -57,16 +71,13 @@ def take(folder, target):
     bundle = layout.Bundle(folder)
     weights, record = _results(bundle)
     progress, machine = record["progress"], {**record["machine"], "bundle": bundle.record["id"]}
-    recorded = run.recorded_settings(target)
-    refuse_if(
-        recorded and (complete(recorded)["machine"] or {}).get("bundle") != machine["bundle"],
-        f"{target} is another run; choose another --name.",
-    )
+    _refuse_other_run(target, bundle)  # before the folder is made
     settings = {**bundle.settings, "machine": machine}
     folder = bundle.folder / layout.VALIDATION
     crops = [read_rgb(path) for path in sorted(folder.glob("*.png"))]
     target.mkdir(parents=True, exist_ok=True)
     with lock.locked(target):
+        _refuse_other_run(target, bundle)  # again: a trainer may have just left
         _write_run(target, settings, weights, progress, bundle, crops)
     plot_run(target, target / "log.png")
     print(
@@ -87,13 +98,14 @@ def _write_run(target, settings, weights, progress, bundle, crops):
         with tf.Session(config=layers.session_config()) as session:
             session.run(tf.global_variables_initializer())
             set_variables(session, variables, [weights[v.op.name] for v in variables])
+            # Before the checkpoint, which makes the folder a run and says nothing of whose.
+            write_json(target / SETTINGS_NAME, settings)
             counts = {"step": step, "seconds": seconds, "refused": progress["refused"], "norm": 0.0}
             error = checkpoints.save(session, counts)
             refuse_if(error, f"The checkpoint could not be saved: {error}")
             for path in target.glob("step-*"):
                 if path.stem != f"step-{step}":
                     path.unlink()
-            write_json(target / SETTINGS_NAME, settings)
             shutil.copyfile(bundle.results / layout.LOG, target / "log.csv")
             log = RunLog(target, settings, step)
             if crops:

@@ -1,6 +1,7 @@
 """Bundles as train.py writes them and takes them back; what runs in between is test_xla_loop.py."""
 
 import ast
+import contextlib
 import json
 import shutil
 import subprocess
@@ -13,9 +14,11 @@ from PIL import Image
 from test_house import MODULES, ROOT, reached
 from tiny_training import command, photograph, rows_of, run_train
 
+import variables
 from coding import models
 from pictures import images
-from training import bundle, packing
+from training import bundle, packing, unbundle
+from training.photographs import read_rgb
 from training.xla import bundle as layout
 from training.xla import files
 
@@ -42,12 +45,12 @@ def made(photos, tmp_path_factory):
     return out
 
 
-def trained(folder, target, **changes):
+def trained(folder, target, step=20, **changes):
     """A copy of a bundle with results as its run.py leaves them, of weights that it starts from."""
     shutil.copytree(folder, target)
     read = layout.Bundle(target)
     weights = {name: read.start()[name] for name in read.record["names"]}
-    progress = {"step": 20, "refused": 1, "seconds": [30.0, 6.0]}
+    progress = {"step": step, "refused": 1, "seconds": [30.0, 6.0]}
     record = {"bundle": read.record["id"], "progress": progress, "machine": {"device": "toy"}}
     read.results.mkdir()
     files.write_arrays(read.results / "weights.npz", {**weights, **changes}, record)
@@ -154,6 +157,52 @@ def test_photographs_are_the_files_or_jpeg_2000_within_a_limit(tmp_path):
         packing.pack(paths * 8, tmp_path / "none", 1)
 
 
+@pytest.mark.parametrize("suffix", [".heic", ".jxl", ".avif", ".png"])
+def test_what_plain_pillow_may_not_read_travels_as_its_pixels(tmp_path, suffix):
+    pytest.importorskip({".heic": "pillow_heif", ".jxl": "pillow_jxl"}.get(suffix, "PIL"))
+    if suffix not in images.IMAGE_SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    if suffix == ".heic":
+        sys.modules["pillow_heif"].register_heif_opener()
+    paths = [tmp_path / f"a{suffix}", tmp_path / "b.jpg"]
+    paths.append(tmp_path / "named.jpg")  # by its contents, not its name
+    for k, path in enumerate(paths[:2]):
+        Image.fromarray(photograph(k, 96, 80)).save(path)
+    shutil.copyfile(paths[0], paths[2])
+    said = packing.pack(paths, tmp_path / "out")
+    packed = sorted((tmp_path / "out").iterdir())
+    converted = suffix != ".png"
+    assert said == "files as they are" + ", 2 of them as lossless WebP or PNG" * converted
+    ends = [".webp", ".jpg", ".webp"] if converted else [".png", ".jpg", ".jpg"]
+    assert [p.suffix for p in packed] == ends
+    assert packed[1].read_bytes() == paths[1].read_bytes()
+    for before, after in zip(paths, packed):
+        np.testing.assert_array_equal(read_rgb(before), read_rgb(after))
+        with Image.open(after) as image:
+            assert image.format in ("WEBP", "JPEG", "PNG")
+
+
+def test_what_is_too_large_once_it_is_lossless_becomes_jpeg_2000(tmp_path):
+    if ".avif" not in images.IMAGE_SUFFIXES:
+        pytest.skip("this Pillow reads no AVIF")
+    noise = np.random.default_rng(1).integers(0, 256, (700, 700, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.avif", quality=60)
+    assert (tmp_path / "a.avif").stat().st_size < 1 << 20
+    said = packing.pack([tmp_path / "a.avif"], tmp_path / "out", 1, report=lambda _: None)
+    assert said.startswith("JPEG 2000 at")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["000000.jp2"]
+
+
+def test_kernels_are_halved_where_float16_holds_them():
+    values = np.float32([1.5, 65504])
+    for name in ("a/kernel", "a/kernel_rdft", variables.MASKED_WEIGHTS):
+        assert variables.halved(name, values).dtype == np.float16
+        for beyond in (70000, np.inf, np.nan):
+            assert variables.halved(name, np.float32([1.5, beyond])).dtype == np.float32
+    for name in ("a/bias", "a/gdn/reparam_gamma", variables.QUANTILES):
+        assert variables.halved(name, values).dtype == np.float32
+
+
 def test_from_bundle_makes_a_run_that_goes_on_as_usual(made, photos, tmp_path, capsys):
     folder = trained(made, tmp_path / "back")
     runs = tmp_path / "runs"
@@ -194,6 +243,7 @@ def test_results_that_cannot_be_taken(made, tmp_path, capsys):
     (folder / "results" / "log.csv").unlink()
     assert "log.csv is missing" in refused(folder)
     assert "--from-bundle does not train: leave --steps out" in refused(folder, "--steps", "3")
+    assert "is of step 0, nothing has been trained yet" in refused(trained(made, tmp_path / "0", 0))
     bias = "synthesis/Block_0_layer_0/signal_conv2d/bias"
     folder = trained(made, tmp_path / "b", **{bias: np.full(8, np.nan, np.float32)})
     assert f"not finite, in {bias}" in refused(folder)
@@ -208,7 +258,36 @@ def test_results_that_cannot_be_taken(made, tmp_path, capsys):
     assert "is no bundle" in refused(tmp_path)
 
 
-def test_bundles_that_cannot_be_made(photos, made, tmp_path, capsys):
+def test_a_run_that_another_trainer_has_just_made_stays(made, tmp_path, monkeypatch, capsys):
+    """It comes between the first look and the lock."""
+    target = tmp_path / "runs" / "b"
+
+    @contextlib.contextmanager
+    def after_another(folder):
+        (folder / "settings.json").write_text('{"lmbda": 0.01}')
+        (folder / "step-3.index").write_bytes(b"")
+        yield
+
+    monkeypatch.setattr(unbundle.lock, "locked", after_another)
+    folder = trained(made, tmp_path / "a")
+    assert run_train("--from-bundle", folder, "--name", "b", "--runs", tmp_path / "runs") == 2
+    assert "b is another run; choose another --name" in capsys.readouterr().err
+    assert json.loads((target / "settings.json").read_text()) == {"lmbda": 0.01}
+
+
+def test_a_checkpoint_never_stands_without_its_record(made, tmp_path, monkeypatch):
+    def seen(self, *_):
+        assert json.loads((self._folder / "settings.json").read_text())["machine"]["bundle"]
+        return "disk full"
+
+    monkeypatch.setattr(unbundle.Checkpoints, "save", seen)
+    folder, runs = trained(made, tmp_path / "a"), tmp_path / "runs"
+    assert run_train("--from-bundle", folder, "--name", "b", "--runs", runs) == 2
+    monkeypatch.undo()
+    assert run_train("--from-bundle", folder, "--name", "b", "--runs", runs) == 0
+
+
+def test_bundles_that_cannot_be_made(photos, made, start, tmp_path, capsys):
     def refused(*options):
         assert run_train(*options) == 2
         return capsys.readouterr().err
@@ -221,6 +300,12 @@ def test_bundles_that_cannot_be_made(photos, made, tmp_path, capsys):
     given = ["--data", photos, *TINY, "--metric", "ms-ssim", "--patch", "192"]
     given += ["--final-patch", "192"]
     assert "MS-SSIM runs start from" in refused("--bundle", out, *given)
+    rounded = ["--quantisation", "rounded", "--init-from", start]
+    for share in ("0.1", "0.2"):
+        said = refused("--bundle", out, "--data", photos, *TINY, *rounded, "--rounded", share)
+        assert f"without a last stage: leave --rounded {share} out" in said
+    said = refused("--name", "x", "--data", photos, "--steps", "1", "--rounded", "0.1")
+    assert "--rounded only with --bundle" in said
     said = refused("--name", "x", "--data", photos, "--steps", "1", "--half")
     assert "--half only with --bundle" in said
     assert not out.exists() and not Path("runs/x").exists()

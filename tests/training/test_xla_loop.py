@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import toy_bundle
+from PIL import Image
 
 jax = pytest.importorskip("jax")
 
@@ -87,7 +88,10 @@ def test_the_log_and_the_record(tmp_path, monkeypatch, capsys):
     share = 1000 * machine["pixels_per_second"] / 2e12
     assert machine["share_of_peak"] == pytest.approx(share, abs=1e-4)
     assert "pixels_per_second" in capsys.readouterr().out
+    left = folder / "results" / ".checkpoint.npz-1.tmp"  # of a process that was killed
+    left.write_bytes(b"half")
     assert run.main(folder, []) == 0
+    assert not left.exists() and (folder / "results" / "checkpoint.npz").exists()
     assert "This training is complete." in capsys.readouterr().out
 
 
@@ -101,6 +105,17 @@ def test_a_time_budget_is_kept_and_the_schedules_end_in_it(tmp_path, monkeypatch
     assert progress["stage"] == 2 and min(progress["seconds"]) > 0
     assert progress["seconds"][0] > progress["seconds"][1]
     assert float(log_of(folder)[-1]["learning_rate"]) < 0.1 * 0.0015
+
+
+def test_a_later_call_has_the_bundles_length_again(tmp_path, monkeypatch):
+    folder, lengths = toy_bundle.make(tmp_path / "a", steps=None, hours=8), []
+    monkeypatch.setattr(run, "BEGUN", time.monotonic())
+    for number, options in ((2, ["--minutes", "5"]), (4, [])):
+        with monkeypatch.context() as patch:
+            signalled_at(patch, number)
+            assert run.main(folder, options) == 0
+        lengths.append(results(folder)[1]["progress"]["hours"])
+    assert sum(lengths[0]) < 5 / 60 and lengths[1] == [6, 2]
 
 
 def test_hours_follow_the_clock(tmp_path):
@@ -128,10 +143,13 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, monkeypatch):
     assert run.main(broken, []) == 0 and results(broken)[1]["progress"]["step"] == 8
 
 
-def test_five_in_a_row_stop_the_training(tmp_path, monkeypatch, capsys):
-    folder = toy_bundle.make(tmp_path / "a")
-    monkeypatch.setattr(step, "load", lambda hlo: toy_bundle.load(hlo, broken=range(1, 9)))
-    assert run.main(folder, []) == 2
+@pytest.mark.parametrize("chunk", [1, 12])
+def test_five_in_a_row_stop_the_training(tmp_path, monkeypatch, capsys, chunk):
+    """Also where a row of the log ends among them, and where a call goes on to better steps."""
+    folder = toy_bundle.make(tmp_path / "a", steps=16)
+    monkeypatch.setattr(loop, "LOG_EVERY", 2)
+    monkeypatch.setattr(step, "load", lambda hlo: toy_bundle.load(hlo, broken=range(1, 6)))
+    assert run.main(folder, ["--chunk", str(chunk)]) == 2
     said = capsys.readouterr().err
     assert "5 steps in a row were not finite, loss first, at step 6" in said
     assert all(np.isfinite(v).all() for v in results(folder)[0].values())
@@ -173,10 +191,34 @@ def test_refusals(tmp_path, capsys):
     record = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps({**record, "id": "other"}))
     assert "is a checkpoint of another bundle" in refused(folder)
+    left = folder / "results" / ".weights.npz-1.tmp"  # of the other training
+    left.write_bytes(b"half")
     with locked(folder / "results"):
         assert "Another training is at work" in refused(folder)
+    assert left.exists()
     (folder / "bundle.json").write_text(json.dumps({**record, "version": 9}))
     assert "has layout 9, 1 expected" in refused(folder)
+
+
+def test_photographs_that_cannot_be_used_there_are_refused(tmp_path, capsys):
+    def refused():
+        assert run.main(folder, []) == 2
+        return capsys.readouterr().err
+
+    folder = toy_bundle.make(tmp_path / "a")
+    photographs = folder / "photographs"
+    Image.new("RGB", (63, 90)).save(photographs / "000002.png")
+    said = refused()
+    assert "3 photographs expected, got 2 that can be used here" in said
+    assert "000002.png has a side under 64 pixels" in said
+    (photographs / "000001.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    said = refused()
+    assert "got 1 that can be used here" in said and "000001.png is" in said
+    for path in photographs.iterdir():
+        path.write_bytes(b"")
+    said = refused()
+    assert "0 of 3 are smaller, 3 unreadable. One of them: " in said and " is empty" in said
+    assert not (folder / "results").exists()
 
 
 def test_known_peaks():
@@ -184,3 +226,20 @@ def test_known_peaks():
     assert run.known_peak("NVIDIA H100 PCIe", "bfloat16") == 756
     assert run.known_peak("NVIDIA H100 80GB HBM3", "float32") is None
     assert run.known_peak("cpu", "bfloat16") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *("NVIDIA L40S", "NVIDIA L40", "NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA GH200 480GB"),
+        *("NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA A100X"),
+        *("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "TPU v4 lite", "TPU v5"),
+    ],
+)
+def test_no_peak_of_another_device_with_a_like_name(other):
+    assert run.known_peak(other, "bfloat16") is None
+
+
+@pytest.mark.parametrize("name", [*run.PEAKS, "NVIDIA A100 80GB PCIe"])
+def test_peaks_by_name(name):
+    assert run.known_peak(name, "bfloat16") == run.PEAKS.get(name, 312)

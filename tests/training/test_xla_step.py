@@ -16,13 +16,14 @@ import layers
 from architecture import Architecture
 from evaluation.complexity import count
 from training import losses
-from training.exported_step import QUANTILES, export_step
+from training.exported_step import export_step
 from training.losses import Rate, training_losses
 from training.settings import DEFAULTS, resolve
 
 jax = pytest.importorskip("jax")
 
 from training.xla import files, step  # noqa: E402
+from variables import QUANTILES  # noqa: E402
 
 pytestmark = pytest.mark.slow  # XLA compiles each for some ten seconds
 

@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from errors import GlicError
+from variables import halved
 
 RECORD = "record"  # the member of a .npz that is a JSON object
-# Ends of the names of what is stored as float16 where weights travel so: the kernels, which are
-# 99 % of a model.
-HALVED = ("/kernel_rdft", "/kernel", "/weights")
 FEW = 4096  # numbers of a variable that is listed instead of drawn
 
 
@@ -36,6 +34,13 @@ def write_whole(path, data):
             temporary.unlink()
 
 
+def remove_unfinished(folder):
+    """Removes what calls of ``write_whole`` left that were killed; nobody else may write there."""
+    for path in Path(folder).glob(".*-*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def write_arrays(path, arrays, record, half=False):
     """Writes arrays by name and a record.
 
@@ -43,15 +48,12 @@ def write_arrays(path, arrays, record, half=False):
       path: of the .npz.
       arrays: dict of name to array.
       record: dict that JSON can hold.
-      half: store float32 kernels as float16 where their values allow it.
+      half: store float32 kernels as ``variables.halved`` gives them.
     """
     stored = {RECORD: np.array(json.dumps(record))}
     for name, values in arrays.items():
-        stored[name] = np.asarray(values)
-        if half and name.endswith(HALVED):
-            with np.errstate(over="ignore"):
-                halved = stored[name].astype(np.float16)
-            stored[name] = halved if np.isfinite(halved).all() else stored[name]
+        values = np.asarray(values)
+        stored[name] = halved(name, values) if half else values
     buffer = io.BytesIO()
     np.savez(buffer, **stored)
     write_whole(path, buffer.getbuffer())

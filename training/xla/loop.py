@@ -22,12 +22,11 @@ from training import schedule
 from training.signals import Signals
 from training.xla import files, steps
 from training.xla.bundle import CHECKPOINT, LOG, WEIGHTS
-from variables import PRIOR_SCOPE
+from variables import QUANTILES
 
 LOG_EVERY = 50  # steps, averaged in a row of the log; a call's steps stay together
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the training stops
 RESERVE = 3.0  # seconds of a limited call that are kept for the end, and twice a saving's
-QUANTILES = f"{PRIOR_SCOPE}/quantiles"
 
 
 class Trainer:
@@ -35,8 +34,8 @@ class Trainer:
 
     Attributes:
       progress: dict that a checkpoint keeps: stage, step (of all stages), stage_step, seconds and
-        hours (the length, where it is by the clock) of each stage, pixels, refused,
-        compile_seconds (of all calls), flops_per_pixel.
+        hours (the length, where it is by the clock: the bundle's, with a deadline what the call
+        leaves) of each stage, pixels, refused, compile_seconds (of all calls), flops_per_pixel.
     """
 
     def __init__(self, bundle, photographs, options, deadline=None):
@@ -56,15 +55,19 @@ class Trainer:
         self.progress = dict.fromkeys(("stage", "step", "stage_step", "pixels", "refused"), 0)
         hours = bundle.settings["hours"]
         lengths = [hours and hours * stage["share"] for stage in self._stages]
-        self.progress.update(seconds=[0.0] * count, hours=lengths)
+        self.progress.update(seconds=[0.0] * count, hours=list(lengths))
         self.progress.update(compile_seconds=0.0, flops_per_pixel=None)
         found = bundle.checkpoint()
         if found:
             self.progress.update(found[1]["progress"])
+            if deadline is None:  # a call that had one left the lengths that were its own
+                k = self.progress["stage"]
+                self.progress["hours"][k:] = lengths[k:]
             print(f"Resumed at step {self.progress['step']}.", flush=True)
         self._begin_stage(found[0] if found else None)
         self._log = files.Log(bundle.results / LOG, record["columns"], self.progress["step"])
         self._rows, self._waited, self._saving = [], 0.0, 0.0
+        self._refused = []  # losses of the steps in a row, up to the last, that were not finite
         self._pool = concurrent.futures.ThreadPoolExecutor(1)  # compiles
         self._crops = concurrent.futures.ThreadPoolExecutor(1)
         self._ahead = (None, None)
@@ -298,21 +301,22 @@ class Trainer:
         columns["lmbda"] = np.exp(np.log(columns["lmbda"]).mean(axis=1))
         named = {**losses, "learning_rate": columns["rate"], "lmbda": columns["lmbda"]}
         for i in np.flatnonzero(active):
-            self._rows.append(({k: float(v[i]) for k, v in named.items()}, bool(fine[i])))
-        self._refuse(settings)
+            values = {k: float(v[i]) for k, v in named.items()}
+            self._rows.append((values, bool(fine[i])))
+            self._refused = [] if fine[i] else [*self._refused, values]
+            self._stop_if_refused(settings, columns["number"][i] + 1)
         if len(self._rows) >= LOG_EVERY:
             self._report(settings)
 
-    def _refuse(self, settings):
-        """Raises GlicError after several steps in a row that were not finite."""
-        last = self._rows[-REFUSALS_IN_A_ROW:]
-        if len(last) < REFUSALS_IN_A_ROW or any(fine for _, fine in last):
+    def _stop_if_refused(self, settings, step):
+        """Raises GlicError after several steps in a row, up to a step, that were not finite."""
+        if len(self._refused) < REFUSALS_IN_A_ROW:
             return
-        values = last[0][0]
+        values = self._refused[0]
         suspect = next((n for n, v in values.items() if not math.isfinite(v)), "a gradient")
         raise GlicError(
-            f"{len(last)} steps in a row were not finite, {suspect} first, at step "
-            f"{self.progress['step']}; the last checkpoint is kept. A lower --learning-rate than "
+            f"{len(self._refused)} steps in a row were not finite, {suspect} first, at step "
+            f"{step}; the last checkpoint is kept. A lower --learning-rate than "
             f"{settings['learning_rate']:g} in a new bundle may help."
         )
 

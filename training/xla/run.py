@@ -20,18 +20,22 @@ import jax  # noqa: E402  (its import counts as part of --minutes)
 from errors import GlicError  # noqa: E402
 from training.lock import locked  # noqa: E402
 from training.photographs import Photographs  # noqa: E402
+from training.xla import files  # noqa: E402
 from training.xla.bundle import LOG, WEIGHTS, Bundle  # noqa: E402
 from training.xla.loop import RESERVE, Trainer  # noqa: E402
 
 MEBIBYTE = 1 << 20
 CHUNK = 25  # steps in one call of an accelerator, which would wait for Python between them
-# Peaks of dense bfloat16 products in TFLOP/s, by the start of JAX's name of the device; the makers'
-# data sheets.
+# Peaks of dense bfloat16 products in TFLOP/s, by the first words of JAX's name of the device; the
+# makers' data sheets.
 PEAKS = {
     "NVIDIA H100 PCIe": 756,
     "NVIDIA H100": 989,
     "NVIDIA H200": 989,
     "NVIDIA A100": 312,
+    "NVIDIA A100-PCIE-40GB": 312,
+    "NVIDIA A100-SXM4-40GB": 312,
+    "NVIDIA A100-SXM4-80GB": 312,
     "NVIDIA L4": 121,
     "NVIDIA GeForce RTX 4090": 165,
     "TPU v4": 275,
@@ -39,6 +43,8 @@ PEAKS = {
     "TPU v5p": 459,
     "TPU v6 lite": 918,
 }
+# Words behind such a name that make it another device, or a part of one.
+OTHERS = {"NVL", "Laptop", "D", "MIG", "lite"}
 
 
 def _above_zero(text):
@@ -61,7 +67,8 @@ def parser():
         "--minutes",
         type=_above_zero,
         help="of this call from start to end, compiling, reading and saving included, in place of "
-        "the bundle's length: the schedules run to their end in them",
+        "the bundle's length, which later calls without it have again: the schedules run to their "
+        "end in them",
     )
     p.add_argument(
         "--peak",
@@ -101,7 +108,40 @@ def known_peak(device_kind, precision):
     """TFLOP/s of a device in bfloat16, None where it is not known."""
     if precision != "bfloat16":
         return None
-    return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)
+    found = [name for name in PEAKS if f"{device_kind} ".startswith(f"{name} ")]
+    longest = max(found, key=len, default=None)
+    if longest is None or OTHERS & set(device_kind[len(longest) :].split()):
+        return None
+    return PEAKS[longest]
+
+
+def read_photographs(bundle, cache_mib):
+    """The ``Photographs`` of a bundle.
+
+    Raises:
+      GlicError: one that was usable where the bundle was made is not here; without it every crop
+        would be another.
+    """
+    parts = [part["settings"] for stage in bundle.record["stages"] for part in stage["parts"]]
+    paths, least = bundle.photographs(), max(part["patch"] for part in parts)
+    photographs = Photographs(
+        paths,
+        least,
+        cache_mib * MEBIBYTE,
+        max(2, os.cpu_count() or 1),
+        drawn=bundle.settings["synthetic"],
+    )
+    expected = bundle.record["photographs"]
+    if len(photographs) != expected:
+        photographs.close()
+        path = next(path for path in paths if path not in photographs.paths)
+        about = (text for text in photographs.unreadable if str(path) in text)
+        raise GlicError(
+            f"{expected} photographs expected, got {len(photographs)} that can be used here: "
+            + next(about, f"{path} has a side under {least} pixels.")
+            + " Copy the whole bundle again, or mend what is missing here."
+        )
+    return photographs
 
 
 def train(folder, options):
@@ -114,21 +154,13 @@ def train(folder, options):
         print(f"One of {len(jax.devices())} devices is used.", flush=True)
     options.peak = options.peak or known_peak(device.device_kind, settings["precision"])
     options.chunk = options.chunk or (1 if jax.default_backend() == "cpu" else CHUNK)
-    sides = [
-        part["settings"]["patch"] for stage in bundle.record["stages"] for part in stage["parts"]
-    ]
-    photographs = Photographs(
-        bundle.photographs(),
-        max(sides),
-        options.cache_mib * MEBIBYTE,
-        max(2, os.cpu_count() or 1),
-        drawn=settings["synthetic"],
-    )
+    photographs = read_photographs(bundle, options.cache_mib)
     size = photographs.cached_bytes / MEBIBYTE
     print(f"{len(photographs)} photographs, {size:.0f} MiB in memory.", flush=True)
     limit = options.minutes and BEGUN + 60 * options.minutes - RESERVE
     bundle.results.mkdir(exist_ok=True)
     with contextlib.closing(photographs), locked(bundle.results, "copy the bundle"):
+        files.remove_unfinished(bundle.results)
         trainer = Trainer(bundle, photographs, options, limit)
         if trainer.complete:
             print("This training is complete.")
