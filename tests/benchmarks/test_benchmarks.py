@@ -46,6 +46,7 @@ def test_every_benchmark_is_tested():
     assert names == set(re.findall(r"^\| `(\w+)` \|", manual.partition("## Benchmarks")[2], re.M))
 
 
+@pytest.mark.slow
 def test_backends_are_compared_in_turns(run, monkeypatch):
     pytest.importorskip("onnxruntime", reason="TensorFlow does without")
     from benchmarks import backends
