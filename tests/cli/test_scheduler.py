@@ -167,10 +167,11 @@ def test_a_worker_is_killed_and_one_is_added(tmp_path, codecs):
     """300 pictures on three workers: all files are there, whole, and of one set of bytes."""
     count, out = 300, tmp_path / "out"
     (tmp_path / "in").mkdir()
-    pixels = np.asarray(Image.open(REFERENCE / "image_128x192.png"))
+    # Large enough that files are left when the added worker has started.
+    pixels = np.tile(np.asarray(Image.open(REFERENCE / "image_128x192.png")), (3, 2, 1))
     for i in range(count):
-        top, left = i % 64, i * 7 % 128
-        Image.fromarray(pixels[top : top + 64, left : left + 64]).save(
+        top, left = i % 128, i * 7 % 128
+        Image.fromarray(pixels[top : top + 256, left : left + 256]).save(
             tmp_path / "in" / f"{i:03d}.png"
         )
     with cluster(tmp_path) as (address, add):
