@@ -99,10 +99,12 @@ def test_losses_and_gradients_are_tensorflows(family, metric, quantisation, is_r
     np.testing.assert_allclose(values, list(wanted.values()), rtol=1e-5)
     errors = sum(np.sum((a - b) ** 2) for a, b in zip(gradients, slopes.values()))
     norm = np.sqrt(sum(np.sum(slope**2) for slope in slopes.values()))
-    assert np.sqrt(errors) < 1e-5 * norm
+    # MS-SSIM subtracts squares of means from means of squares, which costs a digit of float32.
+    bound = 1e-5 if metric == "mse" else 1e-4
+    assert np.sqrt(errors) < bound * norm
     for name, gradient in zip(exported.reached, gradients):
         largest = np.abs(slopes[name]).max()
-        np.testing.assert_allclose(gradient, slopes[name], atol=1e-4 * largest, err_msg=name)
+        np.testing.assert_allclose(gradient, slopes[name], atol=10 * bound * largest, err_msg=name)
 
 
 def test_the_noise_is_uniform_and_another_at_each_step():
