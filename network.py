@@ -224,17 +224,16 @@ def chain(x, architecture, quantise, *, dtype=tf.float32, analysis_dtype=None):
     Args:
       x: (B, H, W, 3) in [0, 1], sides multiples of 64.
       architecture: ``Architecture``.
-      quantise: maps (y, z), float32, to y_hat as the entropy model sees it, z_hat, and y_hat as
-        the synthesis sees it.
+      quantise: maps (y, z), float32, to (y_hat, z_hat).
       dtype: of the transforms' convolutions; analysis_dtype: of the two analyses', if another.
 
     Returns:
       ``Chain``.
     """
     y, z = latents(x, architecture, analysis_dtype or dtype)
-    y_hat, z_hat, shown = quantise(y, z)
+    y_hat, z_hat = quantise(y, z)
     phi, raw = mixtures(y_hat, z_hat, architecture, dtype)
-    return Chain(y, z, y_hat, z_hat, phi, raw, reconstruction(shown, architecture, dtype))
+    return Chain(y, z, y_hat, z_hat, phi, raw, reconstruction(y_hat, architecture, dtype))
 
 
 def inference_graph(architecture, table_length=3):
@@ -252,6 +251,6 @@ def inference_graph(architecture, table_length=3):
         tf.placeholder(tf.float32, (None, None, None, channels))
         for channels in (3, architecture.num_latents, architecture.num_filters)
     )
-    made = chain(x, architecture, lambda y, z: (y_hat, z_hat, y_hat))
+    made = chain(x, architecture, lambda y, z: (y_hat, z_hat))
     factorized_prior.variables(architecture.num_filters, table_length)
     return x, made

@@ -12,7 +12,7 @@ A file holds D as an integer k: ``D = k / 1024``. There is no TensorFlow in this
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from errors import GlicError
 
@@ -24,6 +24,39 @@ DEFAULT_QUALITY = 50
 def delta_of(k):
     """The quantisation step D that an integer k stands for."""
     return k / K_ONE
+
+
+class Rate(NamedTuple):
+    """What decides between bits and distortion in the loss of an image, or of a batch of B.
+
+    Numbers or tensors: scalars, or (B,) with one for each image.
+
+    lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM. delta: the
+    quantisation steps of y, of a batch (B,); None for 1. power: in training each image's loss
+    counts ``delta ** (2 * power)`` times: it is divided by that power of its lambda, but for a
+    constant.
+    """
+
+    lmbda: Any
+    delta: Any = None
+    power: float = 0.0
+
+    @property
+    def steps(self):
+        """``delta`` as (B, 1, 1, 1), or None."""
+        return None if self.delta is None else self.delta[:, None, None, None]
+
+    def part(self, start, stop):
+        """That of the images from ``start`` to ``stop``."""
+        delta, lmbda = self.delta, self.lmbda
+        if len(getattr(lmbda, "shape", ())):
+            lmbda = lmbda[start:stop]
+        return self._replace(lmbda=lmbda, delta=None if delta is None else delta[start:stop])
+
+
+def is_range(lmbda):
+    """Whether the lambda of a configuration or setting is a range [low, high]."""
+    return isinstance(lmbda, (list, tuple))
 
 
 class Rates(NamedTuple):
@@ -44,7 +77,7 @@ class Rates(NamedTuple):
           GlicError: for a range or reference that cannot be.
         """
         lmbda = config.get("lmbda")
-        if not isinstance(lmbda, (list, tuple)):
+        if not is_range(lmbda):
             return None
         reference = config.get("lmbda_reference")
         numbers = [*lmbda, reference]

@@ -21,8 +21,7 @@ import time
 from benchmarks import scaling
 from cli import errors as cli_errors
 from cli import options
-from cli.workers import cores
-from coding import bitstream
+from coding import bitstream, cores
 from evaluation.options import size
 
 LOADED_BAR = 2.2
@@ -88,12 +87,12 @@ def main():
         if (args.model, args.size) == (MODEL, SIZE):
             line += f"; bar {BARS[coding]} s: {times[coding][0] / BARS[coding]:.2f} of it"
         print(line)
-    with busy_processes(cores()):
+    with busy_processes(cores.count()):
         loaded, _ = median_seconds(work["decode"], args.repeats)
     ratio = loaded / times["decode"][0]
     print(
-        f"decode    {loaded:6.3f} s beside {cores()} busy processes: {ratio:.2f} times as long, "
-        f"bar {LOADED_BAR}: {ratio / LOADED_BAR:.2f} of it"
+        f"decode    {loaded:6.3f} s beside {cores.count()} busy processes: {ratio:.2f} times as "
+        f"long, bar {LOADED_BAR}: {ratio / LOADED_BAR:.2f} of it"
     )
 
 

@@ -36,9 +36,8 @@ from cli import decoding, encoding, options
 from cli import errors as cli_errors
 from cli.coder import Coder
 from cli.inputs import collect
-from cli.workers import cores
 from codec import Codec
-from coding import models
+from coding import cores, models
 from evaluation.measure import peak_memory
 from evaluation.options import size
 from pictures import images
@@ -162,7 +161,7 @@ def rows_of(args, known):
                 if result.returncode:
                     sys.exit(f"The {direction} of {width}x{height} failed ({result.returncode}).")
                 row = json.loads(result.stdout.splitlines()[-1])
-                row.update(width=width, height=height, direction=direction, threads=cores())
+                row.update(width=width, height=height, direction=direction, threads=cores.count())
                 print({c: row[c] for c in COLUMNS}, flush=True)
                 yield row
 

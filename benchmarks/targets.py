@@ -1,4 +1,4 @@
-"""What a target costs and how near it is met: python -m benchmarks.targets [IMAGES] [--model NAME]
+"""What a target costs and how near it is met: python -m benchmarks.targets --model NAME [IMAGES]
 
 Of a model of many rates, on each image and for each target: evaluations of a step (search/steps.py)
 and seconds, beside those of one plain encoding, and how far from the limit or the PSNR the file

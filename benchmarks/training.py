@@ -23,7 +23,7 @@ from cli import errors as cli_errors
 from cli import options
 from evaluation import complexity
 from layers import session_config
-from training.losses import Rate
+from rates import Rate
 from training.precision import convolution_seconds
 from training.settings import DEFAULTS, OPTIMIZERS, PRECISIONS
 from training.step import build_training

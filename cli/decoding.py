@@ -29,10 +29,14 @@ class CodecShelf:
     def __init__(self, report, codec=None, more=(), fetch=False, **options):
         self._report, self._more, self._fetch, self._options = report, more, fetch, options
         self._codecs = {codec.fingerprint: codec} if codec else {}
-        self._missing = {}  # ModelError or ReleasedError by fingerprint: none is sought twice
+        self._missing = {}  # the error by fingerprint: none is sought or fetched twice
 
     def get(self, fingerprint):
-        """The codec that wrote a file (ModelError or ReleasedError where there is none)."""
+        """The codec that wrote a file.
+
+        Raises:
+          ModelError, ReleasedError: where there is none. OSError: where it cannot be written.
+        """
 
         def load():
             from codec import Codec  # here, as importing it is part of starting

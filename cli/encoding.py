@@ -112,9 +112,11 @@ def decided_by(args):
     if (args.manifest or args.scheduler) and not args.checkpoint:
         from coding import models
 
-        default = [] if target_options.of_options(args) else [options.DEFAULT_MODEL]
-        for name in args.model or default:
-            folder = models.folder_of(name)
+        if target_options.of_options(args):
+            folders = [candidate.folder for candidate in chooser.candidates(args.model)]
+        else:
+            folders = [models.folder_of(model_name(args))]
+        for folder in folders:
             fingerprint = str(models.read_config(folder).get("fingerprint", ""))
             texts.append(f"--model {folder.name} ({fingerprint[:8]})")
     for name in (*_CHECKPOINT, *_DECISIVE):
@@ -261,9 +263,9 @@ def encode_file(
 
     Returns:
       Dict of ``height``, ``width``, ``bytes`` and ``sha256`` (hexadecimal) of the file, ``bpp``,
-      ``model`` (its name, and of one of many rates the
-      quality), ``notes`` (what was changed in reading, what --effort gained), and with metrics
-      ``psnr`` (dB) and ``ms_ssim`` (None for images with a side under 161 pixels).
+      ``model`` (its name, and of one of many rates the quality), ``notes`` (what was changed in
+      reading, what --effort gained), and with metrics ``psnr`` (dB) and ``ms_ssim`` (None for
+      images with a side under 161 pixels).
 
     Raises:
       GlicError, OSError, MemoryError: where one of these cannot be done; ``output`` is then what

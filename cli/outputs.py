@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import secrets
 import time
+import zlib
 from pathlib import Path
 
 from cli import streams, urls
@@ -17,7 +19,9 @@ from errors import GlicError
 # Age of a temporary file that a killed process left. A file is written in one go, so that a young
 # one may still be at work, on this machine or on another that shares the folder.
 STALE_SECONDS = 3600
-_TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{16}\.tmp")  # the names that atomic_write gives
+# The names that atomic_write gives: process, machine, number.
+_TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})[0-9a-f]{8}\.tmp")
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 class OutputError(GlicError):
@@ -99,7 +103,7 @@ def atomic_write(path, data, *, overwrite=True, times=None, read_back=False):
       OSError: where the file cannot be written; its ``filename`` is ``path``.
     """
     target = Path(os.path.realpath(path)) if overwrite else Path(path)
-    temporary = target.parent / f".{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / f".{os.getpid()}-{_MACHINE}{secrets.token_hex(4)}.tmp"
     try:
         if overwrite and os.path.exists(target) and not os.path.isfile(target):
             target.write_bytes(data)
@@ -150,6 +154,23 @@ def _holds(path, data):
         return os.path.getsize(path) == len(data) and Path(path).read_bytes() == data
     except OSError:
         return False
+
+
+def remove_unfinished(output, pid):
+    """Removes what ``atomic_write`` left of an output in a process of this machine that is dead.
+
+    Args:
+      output: where it was to be; at an address there is nothing to remove.
+      pid: the number of the process.
+    """
+    if output == streams.STREAM or isinstance(output, Url):
+        return
+    for folder in {Path(output).parent, Path(os.path.realpath(output)).parent}:
+        with contextlib.suppress(OSError):  # no such folder yet, or gone meanwhile
+            for entry in folder.iterdir():
+                is_ours = _TEMPORARY.fullmatch(entry.name)
+                if is_ours and is_ours.groups() == (str(pid), _MACHINE):
+                    entry.unlink()
 
 
 def make_folder(folder):

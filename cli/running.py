@@ -76,7 +76,7 @@ def run(args, jobs, make, describe, report, manifest=None, keep=lambda result: N
     with contextlib.ExitStack() as stack:
         if manifest:
             stack.enter_context(manifest)
-        pool = workers.of_options(args, most, report.warning)
+        pool = workers.of_options(args, most, report.warning, _clean)
         if pool:
             stack.enter_context(pool)
             outcomes = elsewhere(jobs, Work(make, args, uuid.uuid4().hex), pool, args.skip_existing)
@@ -245,6 +245,12 @@ def attempt(job, work, report, skip_existing=False):
         return Outcome(problem=error)
     seconds = time.perf_counter() - start - (report.starting_seconds - started)
     return Outcome(result, seconds=seconds)
+
+
+def _clean(item, pid):
+    """Removes what a worker that was killed left of the output of its ``item`` of ``do``."""
+    _, job, _ = item
+    outputs.remove_unfinished(job.output, pid)
 
 
 _made = {}  # by the name of a ``Work``: (the function, its ``Recorder``); of the newest run only

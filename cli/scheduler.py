@@ -19,6 +19,7 @@ import preflight
 from cli import workers
 from cli.options import LOCAL
 from cli.workers import Done, WorkerError, WorkFailed
+from coding import cores
 
 WATCH_SECONDS = 1.0  # between looks at who is there
 CONNECT_SECONDS = 30
@@ -50,7 +51,7 @@ class Scheduler:
         try:
             if address == LOCAL:
                 self._cluster = distributed.LocalCluster(
-                    n_workers=jobs or workers.cores(),
+                    n_workers=jobs or cores.count(),
                     threads_per_worker=1,
                     memory_limit=None,
                     dashboard_address=None,

@@ -16,6 +16,7 @@ import signal
 import traceback
 from typing import Any, NamedTuple
 
+from coding import cores
 from errors import GlicError
 
 # What the libraries read when they start.
@@ -50,18 +51,13 @@ class Done(NamedTuple):
     worker: str
 
 
-def cores():
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def of_options(args, most, notice):
+def of_options(args, most, notice, clean):
     """``Workers`` or a ``Scheduler`` as the options say; None where this process does the work.
 
     Args:
       args: the options of ``options.add_workers``.
       most: how many processes have something to do.
-      notice: see ``Workers``.
+      notice, clean: see ``Workers``; a scheduler does not know what its workers left.
 
     Raises:
       WorkerError: where there is no scheduler.
@@ -71,7 +67,7 @@ def of_options(args, most, notice):
 
         return Scheduler(args.scheduler, args.jobs, notice) if most else None
     number = min(args.jobs or 1, most)
-    return Workers(number, notice=notice) if number > 1 else None
+    return Workers(number, notice=notice, clean=clean) if number > 1 else None
 
 
 class Workers:
@@ -81,12 +77,16 @@ class Workers:
       jobs: number of processes.
       threads: that each may use; None shares the cores out.
       notice: a function of one line, called where a worker dies and its work is tried once more.
+      clean: a function of (item, number of the process), called where a worker died over an item,
+        to remove what it left half done.
     """
 
-    def __init__(self, jobs=1, threads=None, notice=lambda line: None):
+    def __init__(
+        self, jobs=1, threads=None, notice=lambda line: None, clean=lambda item, pid: None
+    ):
         self.jobs = jobs
-        self.threads = threads or max(1, cores() // jobs)
-        self._notice = notice
+        self.threads = threads or max(1, cores.count() // jobs)
+        self._notice, self._clean = notice, clean
         self._numbers = collections.deque(range(1, jobs + 1))  # of the processes not yet started
         self._idle = []
         self._busy = {}  # connection to (process, index, item, try)
@@ -130,7 +130,7 @@ class Workers:
                 try:
                     failed, result = connection.recv()
                 except (EOFError, OSError):
-                    problem = self._died(process, tries)
+                    problem = self._died(process, item, tries)
                     if problem is None:
                         again.append((index, item, tries + 1))
                     else:
@@ -164,9 +164,10 @@ class Workers:
         theirs.close()  # so that only the worker's own end keeps it open
         return process, ours
 
-    def _died(self, process, tries):
+    def _died(self, process, item, tries):
         """Takes a dead worker out; returns the ``WorkerError`` where its item is lost, or None."""
         process.join()
+        self._clean(item, process.pid)
         self._numbers.appendleft(int(process.name.split()[-1]))
         self._deaths += 1
         end = _end_of(process.exitcode)

@@ -7,6 +7,7 @@ were decoded do not depend on either, pixels are at most one level apart.
 
 from __future__ import annotations
 
+import abc
 import importlib.util
 from pathlib import Path
 
@@ -18,6 +19,38 @@ _PACKAGES = {  # and what has pip install them
     ONNX: ("onnxruntime", "requirements-light.txt"),
     TENSORFLOW: ("tensorflow", "requirements.txt"),
 }
+
+
+class FloatNetworks(abc.ABC):
+    """A model's networks between pixels and latents, ready to run.
+
+    Args:
+      architecture: ``Architecture``.
+      weights: dict of the inference variables by name.
+    """
+
+    def __init__(self, architecture, weights):
+        self.architecture, self._weights = architecture, weights
+
+    def analysis(self, x):
+        """y, float32 (B, h, w, M), of x, float32 (B, H, W, 3) in [0, 1]."""
+        return self._run("analysis", x)
+
+    def hyper_analysis(self, y):
+        """z, float32 (B, h/4, w/4, N), of y, float32 (B, h, w, M)."""
+        return self._run("hyper_analysis", y)
+
+    def synthesis(self, y_hat):
+        """x_hat, float32 (B, H, W, 3), not clipped, of y_hat, float32 (B, h, w, M)."""
+        return self._run("synthesis", y_hat)
+
+    @abc.abstractmethod
+    def close(self):
+        """Frees the sessions."""
+
+    @abc.abstractmethod
+    def _run(self, name, *values):
+        """The output of a network, which is started when it is first needed."""
 
 
 class BackendError(GlicError):
@@ -59,15 +92,11 @@ def choose(backend=None):
 
 
 def networks(backend, architecture, weights):
-    """The float networks of a model, ``analysis``, ``hyper_analysis`` and ``synthesis``.
+    """The ``FloatNetworks`` of a model.
 
     Args:
       backend: of ``BACKENDS``.
-      architecture: ``Architecture``.
-      weights: dict of the inference variables by name.
-
-    Returns:
-      ``networks.Networks`` or ``onnx_networks.OnnxNetworks``.
+      architecture, weights: see there.
 
     Raises:
       BackendError: where the backend's package does not work.

@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 import network
 from coding import forks
+from coding.backends import FloatNetworks
 
 
 @contextlib.contextmanager
@@ -57,36 +58,18 @@ class Weights:
         session.run(self._assignments, self._feeds)
 
 
-class Networks:
-    """A model's networks, ready to run.
-
-    Args:
-      architecture: ``Architecture``.
-      weights: dict of the inference variables by name.
-    """
+class Networks(FloatNetworks):
+    """In TensorFlow, which has the entropy model in float, too."""
 
     def __init__(self, architecture, weights):
-        self.architecture, self._weights = architecture, weights
+        super().__init__(architecture, weights)
         self._sessions, self._calls, self._lock = [], {}, threading.Lock()
 
     def close(self):
-        """Frees the sessions."""
         with self._lock:
             for session in self._sessions:
                 session.close()
             self._sessions, self._calls = [], {}
-
-    def analysis(self, x):
-        """y, float32 (B, h, w, M), of x, float32 (B, H, W, 3) in [0, 1]."""
-        return self._run("analysis", self._build_latents, x)
-
-    def hyper_analysis(self, y):
-        """z, float32 (B, h/4, w/4, N), of y, float32 (B, h, w, M)."""
-        return self._run("hyper_analysis", self._build_latents, y)
-
-    def synthesis(self, y_hat):
-        """x_hat, float32 (B, H, W, 3), not clipped, of y_hat, float32 (B, h, w, M)."""
-        return self._run("synthesis", self._build_reconstruction, y_hat)
 
     def mixtures(self, y_hat, z_hat):
         """(phi, raw) of the float model: what training sees, not what the coder uses.
@@ -94,7 +77,7 @@ class Networks:
         Args:
           y_hat: float32 (B, h, w, M). z_hat: float32 (B, h/4, w/4, N), medians added.
         """
-        return self._run("mixtures", self._build_mixtures, y_hat, z_hat)
+        return self._run("mixtures", y_hat, z_hat)
 
     def _build_latents(self):
         x = tf.placeholder(tf.float32, (None, None, None, 3))
@@ -114,11 +97,18 @@ class Networks:
     def _placeholder(channels):
         return tf.placeholder(tf.float32, (None, None, None, channels))
 
-    def _run(self, name, build, *values):
+    _BUILD = {
+        "analysis": _build_latents,
+        "hyper_analysis": _build_latents,
+        "synthesis": _build_reconstruction,
+        "mixtures": _build_mixtures,
+    }
+
+    def _run(self, name, *values):
         forks.check("TensorFlow")
         with self._lock:
             if name not in self._calls:
-                self._start(build)
+                self._start(self._BUILD[name])
         with memory_errors():
             return self._calls[name](*values)
 
@@ -126,7 +116,7 @@ class Networks:
         with tf.Graph().as_default() as graph:
             weights = Weights(self._weights)
             with tf.variable_scope("", custom_getter=weights.getter):
-                passes = build()
+                passes = build(self)
             session = tf.Session(graph=graph)
             graph.finalize()
             weights.load(session)

@@ -13,7 +13,8 @@ import threading
 import numpy as np
 import onnxruntime
 
-from coding import forks, onnx_transforms
+from coding import cores, forks, onnx_transforms
+from coding.backends import FloatNetworks
 
 _ERRORS_ONLY = 3  # severity of what is logged
 _SAME_AS_REQUESTED = 1  # how the memory pool grows; by default to the next power of two
@@ -39,7 +40,7 @@ def _threads():
     """Threads of a pass: OMP_NUM_THREADS, or one for each core that this process may use."""
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores.count()
 
 
 def _options():
@@ -66,34 +67,16 @@ def _memory_errors():
         raise
 
 
-class OnnxNetworks:
-    """A model's networks, ready to run; may be used from several threads.
-
-    Args:
-      architecture: ``Architecture``.
-      weights: dict of the inference variables by name.
-    """
+class OnnxNetworks(FloatNetworks):
+    """In ONNX Runtime; may be used from several threads."""
 
     def __init__(self, architecture, weights):
-        self.architecture, self._weights = architecture, weights
+        super().__init__(architecture, weights)
         self._sessions, self._lock = {}, threading.Lock()
 
     def close(self):
-        """Frees the sessions."""
         with self._lock:
             self._sessions = {}
-
-    def analysis(self, x):
-        """y, float32 (B, h, w, M), of x, float32 (B, H, W, 3) in [0, 1]."""
-        return self._run("analysis", x)
-
-    def hyper_analysis(self, y):
-        """z, float32 (B, h/4, w/4, N), of y, float32 (B, h, w, M)."""
-        return self._run("hyper_analysis", y)
-
-    def synthesis(self, y_hat):
-        """x_hat, float32 (B, H, W, 3), not clipped, of y_hat, float32 (B, h, w, M)."""
-        return self._run("synthesis", y_hat)
 
     def _run(self, name, values):
         forks.check("ONNX Runtime")

@@ -1,9 +1,10 @@
 """Released models: every fingerprint that ever stood in models/, and the way back to an old one.
 
 ``models/released.csv`` has a row for each; ``docs/make_released.py`` writes it from the history of
-the repository. A model that is no longer in ``models/`` is brought back from there into
-``models/.fetched/NAME-XXXXXXXX/``, with the first 8 digits of its fingerprint: decoders find it
-there, nothing chooses among these, and no model that a name stands for now is replaced.
+the repository. A model that is no longer in ``models/`` is brought back from there into a folder
+such as ``models/.fetched/gmm-mse-1-f28ae12e/``, its name and the first 8 digits of its fingerprint:
+decoders find it there, nothing chooses among these, and no model that a name stands for now is
+replaced.
 
 Nothing of the work tree, the index or the branches is touched.
 """

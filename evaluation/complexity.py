@@ -44,7 +44,7 @@ def run(args):
 def _build(architecture, height, width):
     """All networks in the default graph on one image of a static size; ``network.Chain`` and x."""
     x = tf.placeholder(tf.float32, (1, height, width, 3), "x")
-    chain = network.chain(x, architecture, lambda y, z: (y, z, y))
+    chain = network.chain(x, architecture, lambda y, z: (y, z))
     factorized_prior.variables(architecture.num_filters)
     return chain, x
 

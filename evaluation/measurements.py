@@ -22,8 +22,8 @@ import tqdm
 from cli import errors as cli_errors
 from cli import options
 from cli.outputs import atomic_write
-from cli.workers import Workers, cores
-from coding import backends
+from cli.workers import Workers
+from coding import backends, cores
 from evaluation import classics
 from evaluation.measure import measure
 
@@ -76,7 +76,7 @@ def device(backend=None):
             tf.config.experimental.get_device_details(d).get("device_name", d.name)
             for d in tf.config.list_physical_devices("GPU")
         ]
-    return ", ".join([*gpus, f"{_processor()}, {cores()} cores"])
+    return ", ".join([*gpus, f"{_processor()}, {cores.count()} cores"])
 
 
 @functools.cache

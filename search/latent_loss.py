@@ -8,7 +8,6 @@ no seams, as no latent is ever held fixed.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -34,16 +33,6 @@ MS_SSIM_MARGIN = 1
 # and channel of y: the latents, samples, their slopes, gradients and the optimiser's moments.
 GRADIENT_BYTES = 40
 SEARCH_BYTES = 3 / 16
-
-
-class Rate(NamedTuple):
-    """What an image's loss weighs.
-
-    lmbda: weight of the distortion, as in training. delta: the quantisation step of y.
-    """
-
-    lmbda: float
-    delta: float = 1.0
 
 
 class LatentLoss:
@@ -157,7 +146,7 @@ class LatentLoss:
             self._weight: own[0] * own[1] / image_pixels,
             self._image_pixels: image_pixels,
             self._lmbda: rate.lmbda,
-            self._delta: rate.delta,
+            self._delta: 1.0 if rate.delta is None else rate.delta,
         }
 
     def _run(self, fetches, feeds):
@@ -171,7 +160,7 @@ class LatentLoss:
           pixels: uint8 (H, W, 3), or grey (H, W).
           y_symbols, z_symbols: float32 (h, w, M), in quantisation steps, and (h/4, w/4, N), without
             the medians; rounded, or relaxed as the search has them.
-          rate: ``Rate``.
+          rate: ``rates.Rate``.
         """
         tiles = self._tiles(y_symbols)
         feeds = (self._feeds(pixels, y_symbols, z_symbols, rate, tile) for tile in tiles)

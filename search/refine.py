@@ -22,9 +22,9 @@ import numpy as np
 from coding.latents import Latents
 from errors import GlicError
 from pictures import metrics
-from rates import delta_of
+from rates import Rate, delta_of
 from search.interruption import SearchInterrupted
-from search.latent_loss import LatentLoss, Rate
+from search.latent_loss import LatentLoss
 
 # Iterations of each level; 0 is the plain encoder. Time grows with them and with the pixels.
 ITERATIONS = (0, 4, 10, 20, 30, 45, 70, 100, 150, 240)
@@ -125,7 +125,7 @@ class Refiner:
         self._loss = LatentLoss(codec, metric)
 
     def _rate(self, k):
-        """``Rate`` of a quantisation step."""
+        """``rates.Rate`` of a quantisation step."""
         if k is None:
             return Rate(self._lmbda)
         return Rate(self._codec.rates.lmbda_of(k), delta_of(k))
@@ -147,7 +147,8 @@ class Refiner:
         picture = (*pixels.shape[:2], pixels.ndim == 2)
         best_loss, best = math.inf, self._codec.quantise(y, z, *picture, k)
         rate = self._rate(best.k)
-        y /= np.float32(rate.delta)  # from here on in steps
+        if rate.delta is not None:
+            y /= np.float32(rate.delta)  # from here on in steps
         z -= self._codec.entropy_coder.medians
         interrupted = False
         start = RATE * min(1, RATE_ITERATIONS / iterations) ** RATE_POWER

@@ -1,10 +1,10 @@
 """Makes a kept file for each released model that has none: python tests/make_kept.py
 
-``golden/models/NAME-XXXXXXXX.glic`` was written with the model NAME whose fingerprint begins with
-the 8 digits, and holds a crop of a photograph; beside it is the picture as it was first decoded, a
-PNG. Every model of models/released.csv has both for ever, and tests/coding/test_kept.py decodes
-them. Run it when docs/make_released.py has listed a new model. It replaces nothing: a change of the
-code that would change a kept file breaks every file that exists.
+``golden/models/gmm-mse-1-f28ae12e.glic`` was written with the ``gmm-mse-1`` whose fingerprint
+begins with these 8 digits, and holds a crop of a photograph; beside it is the picture as it was
+first decoded, a PNG. Every model of models/released.csv has both for ever, and
+tests/coding/test_kept.py decodes them. Run it when docs/make_released.py has listed a new model. It
+replaces nothing: a change of the code that would change a kept file breaks every file that exists.
 """
 
 import contextlib

@@ -44,7 +44,7 @@ PROGRAM = (
     *(f"pictures/{n}.py" for n in ("__init__", "colour", "containers", "images", "metrics")),
     *(f"pictures/{n}.py" for n in ("quiet", "samples")),
     *(f"training/{n}.py" for n in ("__init__", "lock", "photographs", "schedule", "signals")),
-    "training/synthetic.py",
+    *("training/synthetic.py", "training/table.py"),
     *(f"training/xla/{n}.py" for n in ("__init__", "bundle", "files", "loop", "run", "soap")),
     *(f"training/xla/{n}.py" for n in ("step", "steps")),
 )

@@ -13,7 +13,8 @@ import tensorflow.compat.v1 as tf
 
 from architecture import Architecture
 from pictures.metrics import PEAK
-from training.losses import Rate, training_losses
+from rates import Rate, is_range
+from training.losses import training_losses
 from variables import QUANTILES
 
 
@@ -65,8 +66,8 @@ def export_step(names, weights, settings):
       ``ExportedStep``.
     """
     batch, patch = settings["batch"], settings["patch"]
-    inputs = ["delta"] if isinstance(settings["lmbda"], (list, tuple)) else []
-    inputs += ["quantiles"] if settings["quantisation"] == "rounded" else []
+    inputs = ["delta"] if is_range(settings["lmbda"]) else []
+    inputs += ["quantiles"] if settings["quantisation"] != "noise" else []
     found = {}
 
     def step(values, x, number, lmbda, *rest):

@@ -16,9 +16,10 @@ import layers
 from architecture import Architecture
 from errors import GlicError
 from pictures.metrics import to_db
+from rates import Rate
 from training.checkpoints import Checkpoints, latest_checkpoint, set_variables
 from training.log import Averages, RunLog, plot_run, psnr
-from training.losses import Losses, Rate
+from training.losses import Losses
 from training.photographs import Batches
 from training.placement import SINGLE
 from training.schedule import (
@@ -132,7 +133,7 @@ class Loop:
             for kind, names in (("adapted", adapted), ("new", new)):
                 for name in names:
                     print(f"  {kind}: {name}")
-        if self._settings["quantisation"] == "rounded":
+        if self._settings["quantisation"] != "noise":
             prior = self._validation.prior
             solved = factorized_prior.solve_quantiles(self._session.run(prior))
             set_variables(self._session, [prior["quantiles"]], [solved])

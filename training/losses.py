@@ -5,13 +5,14 @@ The loss is that of both papers (Cheng et al., equation 2; Fu et al., equation 4
     loss = bpp(y) + bpp(z) + lmbda * 255^2 * MSE        (x in [0, 1], rates in bits per pixel)
     loss = bpp(y) + bpp(z) + lmbda * (1 - MS-SSIM)      (metric "ms-ssim")
 
-In training y and z carry additive uniform noise in [-1/2, 1/2), or the synthesis sees y rounded,
-with a gradient of 1 (Theis et al., ICLR 2017), or both are rounded and what makes them stays as it
-is (the second step of Guo et al., ICML 2021); validation rounds them as the coder does. A model for
-a range of lambdas sees a lambda of its own for each image, and y in steps of its delta
-(rates.py): noise and rounding are multiples of it, and the likelihood that of y / delta. With
-``precision="bfloat16"`` the convolutions of the four transforms run in bfloat16 on float32 master
-weights; latents, noise, parameter network, likelihoods and loss stay in float32.
+In training y and z carry additive uniform noise in [-1/2, 1/2); or all but the rates see them
+rounded, with a gradient of 1 (Minnen and Singh, ICIP 2020, and for the synthesis alone Theis et
+al., ICLR 2017); or both are rounded and what makes them stays as it is (the second step of Guo et
+al., ICML 2021). Validation rounds them as the coder does. A model for a range of lambdas sees a
+lambda of its own for each image, and y in steps of its delta (rates.py): noise and rounding are
+multiples of it, and the likelihood that of y / delta. With ``precision="bfloat16"`` the
+convolutions of the four transforms run in bfloat16 on float32 master weights; latents, noise,
+parameter network, likelihoods and loss stay in float32.
 """
 
 from __future__ import annotations
@@ -49,36 +50,6 @@ class Losses(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-class Rate(NamedTuple):
-    """What decides between bits and distortion in a batch of B images.
-
-    Attributes:
-      lmbda: weight of the squared error on the 0 to 255 scale, or of 1 - MS-SSIM: a number, a
-        float32 scalar, or (B,) with one for each image.
-      delta: float32 (B,), the quantisation steps of y; None for 1.
-      power: each image's loss counts ``delta ** (2 * power)`` times: divided by that power of its
-        lambda, but for a constant.
-    """
-
-    lmbda: Any
-    delta: Any = None
-    power: float = 0.0
-
-    @property
-    def steps(self):
-        """``delta`` as (B, 1, 1, 1), or None."""
-        return None if self.delta is None else self.delta[:, None, None, None]
-
-    def part(self, start, stop):
-        """That of the images from ``start`` to ``stop``."""
-        lmbda = self.lmbda
-        if len(getattr(lmbda, "shape", ())):
-            lmbda = lmbda[start:stop]
-        return self._replace(
-            lmbda=lmbda, delta=None if self.delta is None else self.delta[start:stop]
-        )
-
-
 def _in_steps(latents, delta, quantise):
     """``quantise`` of the latents in units of their quantisation steps, as latents again."""
     return quantise(latents) if delta is None else delta * quantise(latents / delta)
@@ -91,7 +62,7 @@ def rate_distortion(x, x_hat, log_likelihood_y, likelihood_z, rate, metric):
       x, x_hat: (B, H, W, 3) float32 in [0, 1].
       log_likelihood_y: (B, H/16, W/16, M) float32, natural logarithm.
       likelihood_z: (B, H/64, W/64, N) float32.
-      rate: ``Rate``.
+      rate: ``rates.Rate``.
       metric: "mse", or "ms-ssim", for which H and W are at least 161.
 
     Returns:
@@ -125,9 +96,9 @@ def _noise(latents, seed, step, stream, share):
     return noise if parts == 1 else noise[part * count : (part + 1) * count]
 
 
-def _rounded_straight_through(latents):
+def _straight_through(rounded, latents):
     """Rounded latents whose gradient is that of the latents."""
-    return latents + tf.stop_gradient(tf.round(latents) - latents)
+    return latents + tf.stop_gradient(rounded - latents)
 
 
 def training_losses(
@@ -148,35 +119,41 @@ def training_losses(
       x: (B, H, W, 3) float32 in [0, 1].
       step: int64 scalar, with ``seed`` the source of the noise.
       architecture: ``Architecture``.
-      rate: ``Rate``.
-      quantisation: what the synthesis sees: y with "noise", or rounded ("straight-through").
-        With "rounded" all parts see y and z as they are coded, and the gradient ends there.
+      rate: ``rates.Rate``.
+      quantisation: "noise": all parts see noisy y and z. "straight-through": all see them as they
+        are coded, with a gradient of 1, but for the rates, which are those of noisy y and z.
+        "rounded": the rates, too, are those of y and z as they are coded, where the gradient ends.
       share: (k, n) where ``x`` is part k of n of the step's batch.
     """
     as_coded, delta = quantisation == "rounded", rate.steps
     prior = factorized_prior.variables(architecture.num_filters)
 
-    def quantise(y, z):
-        if as_coded:
-            medians = factorized_prior.medians_of(prior["quantiles"])
-            y_hat = tf.stop_gradient(_in_steps(y, delta, tf.round))
-            z_hat = tf.stop_gradient(factorized_prior.round_to_medians(z, medians))
-            return y_hat, z_hat, y_hat
+    def noisy(y, z):
         noise_y, noise_z = (_noise(t, seed, step, i, share) for i, t in enumerate((y, z)))
-        y_tilde, z_tilde = _in_steps(y, delta, lambda t: t + noise_y), z + noise_z
-        if quantisation == "straight-through":
-            return y_tilde, z_tilde, _in_steps(y, delta, _rounded_straight_through)
-        return y_tilde, z_tilde, y_tilde
+        return _in_steps(y, delta, lambda t: t + noise_y), z + noise_z
+
+    def quantise(y, z):
+        if quantisation == "noise":
+            return noisy(y, z)
+        medians = factorized_prior.medians_of(prior["quantiles"])
+        y_hat = _in_steps(y, delta, tf.round)
+        z_hat = factorized_prior.round_to_medians(z, medians)
+        if as_coded:
+            return tf.stop_gradient(y_hat), tf.stop_gradient(z_hat)
+        return _straight_through(y_hat, y), _straight_through(z_hat, z)
 
     # bfloat16 would round to other latents than the coder's.
     analysis_dtype = tf.float32 if as_coded else None
     dtype = tf.as_dtype(precision)
     c = network.chain(x, architecture, quantise, dtype=dtype, analysis_dtype=analysis_dtype)
-    likelihood_z = factorized_prior.likelihood(c.z_hat, prior)
+    y_rated, z_rated = c.y_hat, c.z_hat
+    if quantisation == "straight-through":
+        y_rated, z_rated = noisy(c.y, c.z)
+    likelihood_z = factorized_prior.likelihood(z_rated, prior)
     return rate_distortion(
         x,
         c.x_hat,
-        gmm_entropy.log_likelihood(c.y_hat, c.raw, architecture.family, delta),
+        gmm_entropy.log_likelihood(y_rated, c.raw, architecture.family, delta),
         tf.stop_gradient(likelihood_z) if as_coded else likelihood_z,
         rate,
         metric,
@@ -189,7 +166,7 @@ def rounded_losses(x, medians, *, architecture, rate, metric):
 
     def quantise(y, z):
         y_hat = _in_steps(y, rate.steps, tf.round)
-        return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
+        return y_hat, factorized_prior.round_to_medians(z, medians)
 
     c = network.chain(x, architecture, quantise)
     x_hat = tf.round(PEAK * tf.clip_by_value(c.x_hat, 0.0, 1.0)) / PEAK

@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 from architecture import Architecture
 from coding import models
 from pictures import metrics
+from rates import is_range
 from training import checkpoints, lock, precision
 from training.export import check_target, export_model
 from training.log import last_row
@@ -64,7 +65,7 @@ def new_settings(given, init_from):
       GlicError: settings that cannot be used, or a start that does not fit them.
     """
     given = {**given, "init_from": init_name(init_from)}
-    if isinstance(given["lmbda"], list):
+    if is_range(given["lmbda"]):
         reference = start_reference(init_from, given["metric"] or "mse")
         given["lmbda_reference"] = given["lmbda_reference"] or reference
     settings = resolve(given, None)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from rates import Rates
+from rates import Rates, is_range
 
 LMBDA_FALLS_UNTIL = 0.3  # share of the training in which lmbda falls from lmbda_start
 LAST_FROM = 0.8  # share of the training after which crops grow and the learning rate falls
@@ -22,7 +22,7 @@ def fraction_done(settings, step, seconds):
 
 def highest(lmbda):
     """The setting ``lmbda``, or the upper end where it is a range."""
-    return lmbda[1] if isinstance(lmbda, (list, tuple)) else lmbda
+    return lmbda[1] if is_range(lmbda) else lmbda
 
 
 def lmbda_factor(settings, fraction):

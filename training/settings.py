@@ -14,7 +14,7 @@ from architecture import FAMILIES, STRIDE, Architecture
 from cli.options import count, not_negative, positive, whole
 from errors import GlicError
 from pictures import metrics
-from rates import Rates
+from rates import Rates, is_range
 from training.schedule import LMBDA_FALLS_UNTIL, highest
 
 PRECISIONS = ("bfloat16", "float32")
@@ -121,7 +121,7 @@ class Setting(NamedTuple):
         try:
             _expect(value is not None or self.default is None, "a value", value)
             if value is not None:
-                ends = value if isinstance(value, (list, tuple)) else [value]
+                ends = value if is_range(value) else [value]
                 self.kind(":".join(map(str, ends)))
                 _expect(not self.choices or value in self.choices, " or ".join(self.choices), value)
         except argparse.ArgumentTypeError as error:
@@ -260,10 +260,11 @@ SETTINGS = (
         "quantisation",
         str,
         "noise",
-        "of what the synthesis sees in training: y with uniform noise, as in the papers, or y "
-        "rounded with the gradient passed straight through (rates see noise with both); rounded: "
-        "all see y and z as they are coded, and the analysis transforms stay as they are: the "
-        "last stage of a training, with --init-from and large patches",
+        "noise: all parts see y and z with uniform noise, as in the papers; straight-through: all "
+        "see them rounded, with the gradient passed straight through, but for the rates, which "
+        "stay those of noisy ones; rounded: the rates, too, are those of y and z as they are "
+        "coded, and the analysis transforms stay as they are: the last stage of a training, with "
+        "--init-from and large patches",
         ("noise", "straight-through", "rounded"),
     ),
     Setting("seed", seed, 1, "of weights, crops and noise"),
@@ -345,7 +346,7 @@ def resolve(given, recorded):
     settings.update(given)
     for setting in SETTINGS:
         setting.check(settings[setting.name])
-    if isinstance(settings["lmbda"], (list, tuple)) and settings["lmbda_reference"] is None:
+    if is_range(settings["lmbda"]) and settings["lmbda_reference"] is None:
         low, high = settings["lmbda"]
         settings["lmbda_reference"] = (low * high) ** 0.5
     if settings["learning_rate"] is None:

@@ -9,8 +9,9 @@ import tensorflow.compat.v1 as tf
 
 import factorized_prior
 from pictures.metrics import PEAK, to_db
+from rates import Rate
 from training.log import psnr
-from training.losses import Losses, Rate, rounded_losses
+from training.losses import Losses, rounded_losses
 from training.step import AVERAGE_SCOPE
 
 

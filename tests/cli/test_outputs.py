@@ -225,6 +225,32 @@ def test_stale_temporary_files_are_removed(run, photos):
     assert names(out) == sorted([*kept, "a.glic"])
 
 
+def test_what_a_dead_process_left_is_removed_at_once(tmp_path):
+    """Where it was a worker of this machine, and in the folder of a link's target, too."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    kill = (
+        "import os, pathlib, sys\n"
+        "from cli import outputs\n"
+        "outputs.os.fsync = lambda handle: os._exit(9)\n"  # when the bytes are in the file
+        "outputs.atomic_write(sys.argv[1], b'half')"
+    )
+    for name in ("file", "link"):
+        output = tmp_path / name
+        process = subprocess.Popen([sys.executable, "-c", kill, str(output)], cwd=ROOT)
+        assert process.wait() == 9
+        (left,) = tmp_path.rglob(".*.tmp")
+        for other in (process.pid + 1, int(f"{process.pid}1")):
+            outputs.remove_unfinished(output, other)
+        assert left.exists()
+        elsewhere = left.with_name(left.name.replace(outputs._MACHINE, "0" * 8))
+        elsewhere.touch()
+        outputs.remove_unfinished(output, process.pid)
+        assert not left.exists() and elsewhere.exists()
+        elsewhere.unlink()
+    outputs.remove_unfinished(tmp_path / "nowhere" / "file", process.pid)
+
+
 def test_hostile_names(run, photos):
     source = (photos / "in" / "a.png").read_bytes()
     hostile = ["-o.png", "--help.png", " .png", "a b\tc.png", "ü 画 😀.png", "line\nbreak.png"]

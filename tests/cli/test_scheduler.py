@@ -191,7 +191,9 @@ def test_a_worker_is_killed_and_one_is_added(tmp_path, codecs):
     assert len(rows) == len({row["input"] for row in rows}) == count
     assert all(row["error"] is None for row in rows) and len({row["worker"] for row in rows}) == 4
     files = {path.name: path.read_bytes() for path in out.glob("*.glic")}
-    assert len(files) == count and not list(out.glob(".*.tmp"))
+    assert len(files) == count
+    # What the killed worker had begun goes with the next run, an hour later.
+    assert len(list(out.glob(".*.tmp"))) <= 1
     for row in rows:
         data = files[Path(row["output"]).name]
         assert outputs.checksum(data) == row["sha256"]

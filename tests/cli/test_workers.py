@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli import workers
+from coding import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +57,7 @@ def test_items_are_taken_as_workers_are_free():
             assert len(taken) <= len(seen) + 3  # two at work, one being handed out
         assert sorted(seen) == [(n, 2 * n) for n in range(8)]
         assert results(pool, double, [5]) == {0: 10}  # the processes are kept
-    assert pool.threads == max(1, workers.cores() // 2)
+    assert pool.threads == max(1, cores.count() // 2)
 
 
 def test_threads_are_shared_out(monkeypatch):
@@ -68,8 +69,10 @@ def test_threads_are_shared_out(monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_what_a_dead_worker_had_is_tried_once_more(tmp_path):
-    notices = []
-    with workers.Workers(2, notice=notices.append) as pool:
+    notices, cleaned = [], []
+    with workers.Workers(
+        2, notice=notices.append, clean=lambda item, pid: cleaned.append(item)
+    ) as pool:
         items = ["a", tmp_path / "first", "always", "b", "c"]
         found = results(pool, die, items)
         problem = found.pop(2)
@@ -77,6 +80,7 @@ def test_what_a_dead_worker_had_is_tried_once_more(tmp_path):
         assert isinstance(problem, workers.WorkerError) and "exit code 7" in str(problem)
     assert len(notices) == 2  # one for each item: the second death of "always" is its end
     assert any("killed by SIGKILL" in notice for notice in notices)
+    assert sorted(cleaned, key=str) == sorted([items[1], "always", "always"], key=str)
 
 
 def test_workers_that_cannot_work_at_all_end_the_run():

@@ -84,7 +84,7 @@ def case(request):
 
         def quantise(y, z):
             y_hat = tf.round(y)
-            return y_hat, factorized_prior.round_to_medians(z, medians), y_hat
+            return y_hat, factorized_prior.round_to_medians(z, medians)
 
         chain = network.chain(x, Architecture(family, NUM_FILTERS), quantise)
         log_likelihood = gmm_entropy.log_likelihood(chain.y_hat, chain.raw, family)

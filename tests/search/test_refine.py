@@ -6,6 +6,7 @@ from golden_models import REFERENCE
 from PIL import Image
 
 from coding import bitstream
+from rates import Rate
 from search import latent_loss, refine
 
 
@@ -75,7 +76,7 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     codec, pixels = codecs[family], np.tile(picture(128, 192), (3, 2, 1))
     y, z = codec.transform(pixels)
     z = z - codec.entropy_coder.medians
-    graph, rate = latent_loss.LatentLoss(codec, "mse"), latent_loss.Rate(0.001)
+    graph, rate = latent_loss.LatentLoss(codec, "mse"), Rate(0.001)
     loss, whole = graph.gradients(pixels, y, z, rate)
     assert len(graph._tiles(y)) == 1
     monkeypatch.setattr(codec, "memory_budget", 1)

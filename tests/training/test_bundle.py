@@ -19,6 +19,7 @@ from coding import models
 from pictures import images
 from training import bundle, packing, unbundle
 from training.photographs import read_rgb
+from training.table import Table
 from training.xla import bundle as layout
 from training.xla import files
 
@@ -55,9 +56,9 @@ def trained(folder, target, step=20, **changes):
     read.results.mkdir()
     files.write_arrays(read.results / "weights.npz", {**weights, **changes}, record)
     columns = read.record["columns"]
-    log = files.Log(read.results / "log.csv", columns, 0)
+    table = Table(read.results / "log.csv", columns, 0)
     for step in (10, 20, 30):
-        log.add({**dict.fromkeys(columns, 1.5), "step": step})
+        table.append({**dict.fromkeys(columns, 1.5), "step": step})
     return target
 
 

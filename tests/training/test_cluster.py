@@ -18,8 +18,8 @@ import layers
 import train
 from architecture import Architecture
 from coding import models
+from rates import Rate
 from training import cluster
-from training.losses import Rate
 from training.placement import SINGLE, Placement, among_gpus
 from training.step import build_training
 

