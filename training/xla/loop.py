@@ -28,6 +28,8 @@ from variables import QUANTILES
 LOG_EVERY = 50  # steps, averaged in a row of the log; a call's steps stay together
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the training stops
 RESERVE = 3.0  # seconds of a limited call that are kept for the end, and twice a saving's
+SHORTEST = 0.01  # seconds of what is left of a limited call, at least: no stage has no length
+ROUNDING = 0.001  # seconds by which the sum of a stage's steps may miss the deadline
 
 
 class Trainer:
@@ -49,7 +51,7 @@ class Trainer:
           deadline: of ``time.monotonic()``: when the call has to end, or None.
         """
         self._bundle, self._photographs, self._options = bundle, photographs, options
-        self._deadline, self._signals = deadline, Signals()
+        self._deadline, self._signals, self._clock = deadline, Signals(), time.monotonic()
         self._start, record = bundle.start(), bundle.record
         self._names, self._stages = record["names"], record["stages"]
         count = len(self._stages)
@@ -195,7 +197,7 @@ class Trainer:
         return self.complete
 
     def _stopped(self):
-        late = self._deadline is not None and time.monotonic() >= self._deadline
+        late = self._deadline is not None and self._clock > self._deadline + ROUNDING
         return bool(self._signals.stop) or late
 
     def _train_stage(self, compiled):
@@ -204,7 +206,6 @@ class Trainer:
             made = self._awaited(compiled[k, p])
             if made is None:
                 break
-            self._share_out_time()
             self._train_part(made, part)
         if self._fraction(self._settings(parts[-1])) >= 1:
             self.progress.update(stage=k + 1, stage_step=0)
@@ -213,34 +214,42 @@ class Trainer:
         self.save()
 
     def _train_part(self, made, part):
-        settings, self._clock = self._settings(part), time.monotonic()
+        self._share_out_time()
+        settings = self._settings(part)
         self._row_clock = saved = self._clock
+        resumed = False
         while self._fraction(settings) < part["end"] and not self._stopped():
-            self._turn(made, settings, part["end"])
-            if time.monotonic() - saved >= 60 * self._options.save_minutes:
+            if resumed or self._clock - saved >= 60 * self._options.save_minutes:
                 self.save()
                 self._share_out_time()
-                settings = self._settings(part)
-                self._clock = saved = time.monotonic()
+                settings, saved = self._settings(part), self._clock
+            resumed = self._turn(made, settings, part["end"])
         if self._rows:
             self._report(settings)
 
     def _awaited(self, future):
-        """What is being compiled; None where a signal comes first."""
+        """What is being compiled; None where a signal or the deadline comes first."""
         while not self._stopped():
             try:
                 return future.result(timeout=0.2)
             except concurrent.futures.TimeoutError:
-                continue
+                self._clock = time.monotonic()
         return None
 
     def _share_out_time(self):
-        """With a deadline: the hours of this stage and those to come, from what is left."""
+        """Starts the clock, and with a deadline shares out what is left until then.
+
+        What is left of this stage and those to come gets its part of the time. They are measured
+        by the clock that the deadline is compared with: by two, the deadline could be found past
+        just before the last stage is done.
+        """
+        self._clock = time.monotonic()
         if self._deadline is None:
             return
         k, done = self.progress["stage"], self.progress["seconds"]
-        left = max(1.0, self._deadline - time.monotonic())
         shares = [stage["share"] for stage in self._stages[k:]]
+        shares[0] *= 1 - self._fraction(self._settings(self._stage()["parts"][0]))
+        left = max(SHORTEST, self._deadline - self._clock)
         for i, share in enumerate(shares, k):
             self.progress["hours"][i] = (done[i] + left * share / sum(shares)) / 3600
 
@@ -286,12 +295,13 @@ class Trainer:
         return pixels
 
     def _turn(self, made, settings, end):
-        """A call of several steps, and what is due after it."""
+        """A call of several steps; returns whether it was suspended and has gone on since."""
         columns = self._columns(settings, end)
         pixels = self._pixels(settings, self.progress["step"])
         self._state, losses, fine = made.run(self._state, {**columns, "x": pixels}, self._quantiles)
         now, progress = time.monotonic(), self.progress
-        if not self._signals.was_suspended():
+        suspended = self._signals.was_suspended()
+        if not suspended:
             progress["seconds"][progress["stage"]] += now - self._clock
         self._clock = now
         active = columns["active"]
@@ -309,6 +319,7 @@ class Trainer:
             self._stop_if_refused(settings, columns["number"][i] + 1)
         if len(self._rows) >= LOG_EVERY:
             self._report(settings)
+        return suspended
 
     def _stop_if_refused(self, settings, step):
         """Raises GlicError after several steps in a row, up to a step, that were not finite."""
