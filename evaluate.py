@@ -1,7 +1,7 @@
 """Numbers and pictures about the codecs: python evaluate.py run|report|complexity|bits
 
-  python evaluate.py run --images photos/ --models gmm-mse-3 --codecs jpeg avif --matched
-  python evaluate.py report --images photos/ --models gmm-mse-3 gmm-mse-5
+  python evaluate.py run --images photos/ --models gmm --codecs jpeg avif --matched
+  python evaluate.py report --images photos/ --models gmm gllmm-mse-3
   python evaluate.py complexity --filters 64 128 192 --size 768x512
   python evaluate.py bits photo.png
 

@@ -44,7 +44,7 @@ def fingerprints(root, places):
 
     Args:
       root: the checkout.
-      places: list of (commit, folder), such as ("HEAD", "models/gmm-mse-3"); "" for the index.
+      places: list of (commit, folder), such as ("HEAD", "models/gmm-v1"); "" for the index.
     """
     asked = "".join(f"{commit}:{folder}/config.json\n" for commit, folder in places)
     data, found = git(root, "cat-file", "--batch", given=asked.encode()), []

@@ -1,5 +1,6 @@
 """Fixtures of all tests: the golden models, an untrained one, command lines in this process."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import preflight  # noqa: F401  # isort: skip  (before TensorFlow, which it quie
 
 import pytest
 from golden_models import checkpoint_of, golden_codecs
+
+# A shell's background job ignores Ctrl-C, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ RANGE = {"lmbda": [0.0016, 0.045], "lmbda_reference": 0.015}
 def write_folder(folder, source=None):
     """A model folder of many rates with a shipped model's weights, the default's unless named.
 
-    The weights of a model of one rate are not trained for it, but code well enough at any step to
-    test what is around them.
+    The range is ``RANGE``, whatever the weights were trained for: they code well enough at any step
+    to test what is around them.
     """
     source = models.folder_of(source or options.DEFAULT_MODEL)
     folder = Path(folder)
@@ -25,7 +25,7 @@ def write_folder(folder, source=None):
     for path in source.glob(f"{models.CHECKPOINT_PREFIX}.*"):
         os.symlink(path, folder / path.name)
     config = models.read_config(source)
-    config.update({} if Rates.of(config) else RANGE)
+    config.update(RANGE)
     (folder / models.CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
     return folder
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from many_rates import write_folder
 from PIL import Image
 
 import decoder
@@ -53,7 +52,7 @@ def test_the_commands_of_coding(photographs, monkeypatch, capsys):
         assert python == "python"
         run({"encoder.py": encoder, "decoder.py": decoder}[script], arguments, monkeypatch, capsys)
     assert sorted(p.name for p in Path("back").iterdir()) == ["a.png", "photo.png"]
-    for folder in ("small", "fu", "ssim", "slow", "rate"):
+    for folder in ("q80", "fu", "ssim", "slow", "rate"):
         assert len(list(Path(folder).glob("*.glic"))) == 1
 
 
@@ -86,7 +85,6 @@ def test_the_programs(photographs, text, name):
 
 
 def test_the_program_of_many_rates(photographs):
-    write_folder("any-rate")
     names = {}
     exec(block(PYTHON, "rates", "python"), names)
     assert len(names["small"]) < len(names["data"]) < len(names["large"])
@@ -94,7 +92,7 @@ def test_the_program_of_many_rates(photographs):
 
 
 def test_the_program_with_processes():
-    codec = Codec.load("gmm-mse-1")
+    codec = Codec.load("gmm-v1")
     pictures = [np.full((64, 64, 3), level, np.uint8) for level in (10, 200)]
     names = {"__name__": "__main__", "codec": codec, "list_of_pixels": pictures}
     exec(block(PYTHON, "pool", "python"), names)

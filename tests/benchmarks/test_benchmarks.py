@@ -53,7 +53,7 @@ def test_backends_are_compared_in_turns(run, monkeypatch):
 
     monkeypatch.setattr(backends, "SIZES", {(40, 50): 2.5})
     monkeypatch.setattr(backends, "SERIES", 2)
-    arguments = ["--model", "gmm-mse-1", "--repeats", 1, "--series-size", 48, 40]
+    arguments = ["--model", "gmm-msssim-2", "--repeats", 1, "--series-size", 48, 40]
     lines = run("backends", *arguments).splitlines()[2:]
     kinds = ["encode 50x40", "decode 50x40", "from Python 50x40"]
     assert [line[:24].strip() for line in lines] == [
@@ -73,10 +73,10 @@ def test_effort_measures_what_is_missing_and_names_what_is_restored_exactly(
     from benchmarks import effort
 
     output = tmp_path / "effort.csv"
-    arguments = ["--models", "gmm-mse-1", "--levels", 0, 1, "--output", output]
+    arguments = ["--models", "gllmm-mse-3", "--levels", 0, 1, "--output", output]
     out = run("effort", photograph, *arguments)
     first, second = (line.split() for line in out.splitlines()[-2:])
-    assert first[:3] == ["gmm-mse-1", "0", "0"] and second[:3] == ["gmm-mse-1", "1", "4"]
+    assert first[:3] == ["gllmm-mse-3", "0", "0"] and second[:3] == ["gllmm-mse-3", "1", "4"]
     assert float(first[4]) > 0 and float(first[5]) > 20
     monkeypatch.setattr(effort, "measure", lambda *_: pytest.fail("measured again"))
     assert run("effort", photograph, *arguments) == out
@@ -95,7 +95,7 @@ def test_entropy_coding(run):
 
 
 def test_jobs(run):
-    arguments = ["--model", "gmm-mse-1", "--count", 3, "--size", "64x48", "--jobs", 1, 2]
+    arguments = ["--model", "gmm-msssim-2", "--count", 3, "--size", "64x48", "--jobs", 1, 2]
     out = run("jobs", ROOT / "valid" / "chelsea.png", *arguments)
     form = r"^--jobs ([12]): ([0-9]+) images an hour, ([0-9.]+) processor seconds an image$"
     rates = re.findall(form, out, re.M)
@@ -128,7 +128,7 @@ def test_scaling(run, tmp_path):
 
 
 def test_startup(run):
-    out = run("startup", "--repeats", 1, "--model", "gmm-mse-1")
+    out = run("startup", "--repeats", 1, "--model", "gmm-msssim-2")
     for script in ("encoder", "decoder"):
         _, _, part = out.partition(f"{script}.py, 256x256")
         values = [float(value) for value in re.findall(r"^  [a-z ]+ +(-?[0-9.]+)", part, re.M)]
@@ -139,7 +139,7 @@ def test_startup(run):
 
 
 def test_synthetic(run):
-    out = run("synthetic", "--models", "gmm-mse-1", "--pictures", "flat red", "text")
+    out = run("synthetic", "--models", "gmm-msssim-2", "--pictures", "flat red", "text")
     lines = [line.split() for line in out.splitlines() if line.startswith(("flat red", "text"))]
     assert len(lines) == 2
     for *_, bpp, psnr, _, _, png in lines:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from golden_models import NUM_FILTERS, REFERENCE, checkpoint_of
 from make_kept import KEPT
-from many_rates import write_folder
 from PIL import Image
 from test_commandline import write_model
 
@@ -48,7 +47,6 @@ def reader(tmp_path, monkeypatch):
     for path in checkpoint_of("gmm").parent.glob("model-0.*"):
         shutil.copy(path, Path("path") / path.name.replace("model-0", "model-1399000"))
     write_model(Path("elsewhere/my-model"))
-    write_folder("elsewhere/any-rate")
     Path("old").mkdir()  # of a model that is there: test_released.py fetches others
     shipped = models.available()[0]
     fingerprint = models.read_config(models.MODELS_DIR / shipped)["fingerprint"]
@@ -81,7 +79,7 @@ def test_every_command_does_what_it_says(reader, run_here):
         "images",
         "both",
         "album",
-        "m4",
+        "fu",
         "own",
         "rate",
         "quality",

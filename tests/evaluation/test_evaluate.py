@@ -271,7 +271,7 @@ def test_an_image_that_is_restored_exactly_is_left_out_for_all(monkeypatch, tmp_
 
 
 def test_a_checkpoint_with_more_latents_than_filters_is_measured():
-    prefix = ROOT / "models" / "gmm-mse-3" / "model"
+    prefix = ROOT / "models" / "gmm-v1" / "model"
     parser = argparse.ArgumentParser()
     options.add_run_options(parser)
     command = ["--checkpoint", str(prefix), "--family", "gmm", "--num-filters", "64"]
