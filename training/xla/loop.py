@@ -28,7 +28,6 @@ from variables import QUANTILES
 LOG_EVERY = 50  # steps, averaged in a row of the log; a call's steps stay together
 REFUSALS_IN_A_ROW = 5  # steps that are not finite before the training stops
 RESERVE = 3.0  # seconds of a limited call that are kept for the end, and twice a saving's
-SHORTEST = 0.01  # seconds of what is left of a limited call, at least: no stage has no length
 ROUNDING = 0.001  # seconds by which the sum of a stage's steps may miss the deadline
 
 
@@ -52,6 +51,7 @@ class Trainer:
         """
         self._bundle, self._photographs, self._options = bundle, photographs, options
         self._deadline, self._signals, self._clock = deadline, Signals(), time.monotonic()
+        self._shared_out = False  # whether the hours are those that this call's deadline leaves
         self._start, record = bundle.start(), bundle.record
         self._names, self._stages = record["names"], record["stages"]
         count = len(self._stages)
@@ -219,13 +219,20 @@ class Trainer:
         self._row_clock = saved = self._clock
         resumed = False
         while self._fraction(settings) < part["end"] and not self._stopped():
-            if resumed or self._clock - saved >= 60 * self._options.save_minutes:
+            if resumed or self._saving_is_due(saved):
                 self.save()
                 self._share_out_time()
-                settings, saved = self._settings(part), self._clock
-            resumed = self._turn(made, settings, part["end"])
+                settings, saved, resumed = self._settings(part), self._clock, False
+            else:
+                resumed = self._turn(made, settings, part["end"])
         if self._rows:
             self._report(settings)
+
+    def _saving_is_due(self, saved):
+        """Whether the last one was long ago; one at the end comes in any case."""
+        left = math.inf if self._deadline is None else self._deadline - self._clock
+        long_ago = self._clock - saved >= 60 * self._options.save_minutes
+        return long_ago and left > RESERVE + self._saving
 
     def _awaited(self, future):
         """What is being compiled; None where a signal or the deadline comes first."""
@@ -239,19 +246,25 @@ class Trainer:
     def _share_out_time(self):
         """Starts the clock, and with a deadline shares out what is left until then.
 
-        What is left of this stage and those to come gets its part of the time. They are measured
+        What is left of this stage and of those to come gets its part of the time. They are measured
         by the clock that the deadline is compared with: by two, the deadline could be found past
         just before the last stage is done.
         """
         self._clock = time.monotonic()
-        if self._deadline is None:
+        if self._deadline is None or self._clock >= self._deadline:
             return
-        k, done = self.progress["stage"], self.progress["seconds"]
-        shares = [stage["share"] for stage in self._stages[k:]]
-        shares[0] *= 1 - self._fraction(self._settings(self._stage()["parts"][0]))
-        left = max(SHORTEST, self._deadline - self._clock)
-        for i, share in enumerate(shares, k):
-            self.progress["hours"][i] = (done[i] + left * share / sum(shares)) / 3600
+        k, done, hours = (self.progress[key] for key in ("stage", "seconds", "hours"))
+        if self._shared_out:
+            rest = [3600 * hours[i] - done[i] for i in range(k, len(hours))]
+        else:
+            rest = [stage["share"] for stage in self._stages[k:]]
+            rest[0] *= 1 - self._fraction(self._settings(self._stage()["parts"][0]))
+        rest = [max(0.0, value) for value in rest]
+        if not sum(rest):
+            return
+        for i, value in enumerate(rest, k):
+            hours[i] = (done[i] + (self._deadline - self._clock) * value / sum(rest)) / 3600
+        self._shared_out = True
 
     def _columns(self, settings, end):
         """What the next call's steps are given, all but the crops, and the lambdas' means."""
@@ -383,6 +396,8 @@ class Trainer:
         arrays[QUANTILES] = self._quantiles
         files.write_arrays(bundle.results / CHECKPOINT, arrays, record)
         taken = time.monotonic() - begun
+        if self._signals.was_suspended():  # that says nothing of a saving's length
+            return
         if self._deadline is not None:  # the last one may take as long
             self._deadline -= max(0.0, 2 * (taken - self._saving))
         self._saving = max(self._saving, taken)
