@@ -48,7 +48,7 @@ SUMMARY = (
     "classic_hevc_444_8b_measured",
     "cheng2020_mse_published",
 )
-SUMMARY_OURS = ("gmm mse", "gmm mse --effort 3")
+SUMMARY_OURS = ("gmm mse",)
 PLOTTED = (  # beside the first of PAPERS
     "classic_hevc_444_8b_measured",
     "classic_webp_measured",
