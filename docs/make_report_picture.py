@@ -1,7 +1,7 @@
 """Takes docs/report.png: python docs/make_report_picture.py REPORT.html [-o OUT.png]
 
-REPORT.html is that of evaluate.py report --images valid/ --page REPORT.html. Needs Debian's
-chromium and chromium-driver, and Selenium (requirements-dev.txt).
+REPORT.html is that of evaluate.py report --images valid/ --lambdas 0.0032 --page REPORT.html. Needs
+Debian's chromium and chromium-driver, and Selenium (requirements-dev.txt).
 """
 
 import io
