@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +177,21 @@ def test_a_suspension_past_the_time_budget_leaves_a_training_to_be_continued(
         assert run.main(folder, ["--minutes", "0.5"]) == 0
         assert results(folder)[1]["progress"]["step"] == 21
         assert "Step 21, to be continued by the same command" in capsys.readouterr().out
+    Clock(monkeypatch)
+    assert run.main(folder, ["--minutes", "0.5"]) == 0
+    assert results(folder)[1]["progress"]["stage"] == 2
+
+
+def test_a_time_budget_ends_where_compiling_takes_all_of_it(tmp_path, monkeypatch, capsys):
+    folder, awaited = toy_bundle.make(tmp_path / "a", steps=10**6), loop.Trainer._awaited
+    with monkeypatch.context() as patch:
+        clock = Clock(patch, seconds=5)
+        patch.setattr(loop.Trainer, "_awaited", awaited)  # by the clock, 5 seconds a look
+        patch.setattr(loop.Trainer, "_compile", lambda *_: time.sleep(5))
+        assert run.main(folder, ["--minutes", "1"]) == 0
+    assert 59 <= clock.now < 90
+    assert results(folder)[1]["progress"]["step"] == 0
+    assert "Step 0, to be continued by the same command" in capsys.readouterr().out
     Clock(monkeypatch)
     assert run.main(folder, ["--minutes", "0.5"]) == 0
     assert results(folder)[1]["progress"]["stage"] == 2
