@@ -49,8 +49,8 @@ def parse_arguments(words=None):
         choices=range(10),
         default=0,
         metavar="0..9",
-        help="search for better latents of each image by gradient descent: smaller files of better "
-        "quality, decoded as fast as ever, for much more encoding time; 3 takes 20 iterations, "
+        help="search for better latents of each image by gradient descent: smaller or better "
+        "files, decoded as fast as ever, for much more encoding time; 3 takes 20 iterations, "
         "9 takes 240 (default: 0, none)",
     )
     parser.add_argument(

@@ -1,11 +1,12 @@
 """What --effort gains: python -m benchmarks.effort FOLDER [--models NAME ...] [--levels 0 3 9]
 
 Codes each image with each model at each level, with real bytes, and prints a line per model and
-level, of a model of many rates also per lambda (those of ``evaluate.py run``): iterations, median
-seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate + lambda * distortion. With
-three points or more the BD-rate of each level against level 0 follows.
+level, of a model of many rates also per lambda (--lambdas; those of ``evaluate.py run`` unless
+given): iterations, median seconds per image, mean bpp, PSNR, MS-SSIM and the mean change of rate +
+lambda * distortion. With three points or more the BD-rate of each level against level 0 follows.
 An image that is restored exactly at any of them is named and left out of all means.
-The images' rows go to --output, one as soon as it is done; a second run does what is missing.
+The images' rows go to --output, one as soon as it is done; a second run does what is missing. After
+a change of the search itself remove that file.
 --rddata FOLDER writes the points of each level but 0 on the 24 Kodak images there, in the form of
 RDdata/: gmm_mse_effort3_measured.csv and so on.
 """
@@ -57,8 +58,10 @@ def measure(codec, refiner, level, pixels, k):
     }
 
 
-def run_model(name, paths, levels, output, rows):
+def run_model(name, paths, levels, lambdas, output, rows):
     """Adds a model's missing rows to ``rows`` and to the file.
+
+    ``lambdas``: of a model of many rates, or None for those of ``points.lambdas_of``.
 
     Returns:
       A list of its points: (label, lambda, configuration, rows).
@@ -68,7 +71,7 @@ def run_model(name, paths, levels, output, rows):
     lmbda = None if codec.rates else config["lmbda"]
     refiner = refine.Refiner(codec, lmbda, config.get("metric", "mse"))
     found = []
-    for setting in points.lambdas_of(codec.model.name, config):
+    for setting in points.lambdas_of(codec.model.name, config, lambdas):
         k = codec.k_of(lmbda=setting)
         at = lmbda if setting is None else setting
         own = []
@@ -158,6 +161,9 @@ def main():
     parser.add_argument("images", type=Path, nargs="+", help="files and folders")
     parser.add_argument("--models", nargs="+", default=[options.DEFAULT_MODEL])
     parser.add_argument("--levels", type=int, nargs="+", choices=range(10), default=[0, 3, 9])
+    parser.add_argument(
+        "--lambdas", type=options.positive, nargs="+", metavar="X", help="of models of many rates"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/effort.csv"))
     parser.add_argument("--rddata", type=Path, metavar="FOLDER")
     args = parser.parse_args()
@@ -166,7 +172,7 @@ def main():
     if args.rddata:
         check_rddata(paths, args.models)
     configs = [models.read_config(models.folder_of(name)) for name in args.models]
-    count = sum(len(points.lambdas_of(*pair)) for pair in zip(args.models, configs))
+    count = sum(len(points.lambdas_of(*pair, args.lambdas)) for pair in zip(args.models, configs))
     compared = 0 in args.levels and count >= curves.MIN_POINTS
     if compared:
         preflight.check_evaluation(["bjontegaard"])
@@ -175,7 +181,7 @@ def main():
     measured = [
         point
         for name in args.models
-        for point in run_model(name, paths, args.levels, args.output, rows)
+        for point in run_model(name, paths, args.levels, args.lambdas, args.output, rows)
     ]
     exact = restored_exactly([row for *_, own in measured for row in own])
     if exact:

@@ -189,7 +189,7 @@ def aliases(models_dir=MODELS_DIR):
     if not isinstance(found, dict) or not all(map(_is_name, (*found, *found.values()))):
         raise ModelError(
             f"{path} cannot be used: an object of names of folders expected, such as "
-            '{"gmm": "gmm-v1"}.'
+            '{"gmm": "gmm-v2"}.'
         )
     return found
 

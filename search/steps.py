@@ -26,7 +26,7 @@ EVALUATIONS = 10  # steps tried for an image, at most
 REFINEMENTS = 3  # of these with --effort, at most, after the plain search
 INTERPOLATIONS = 6  # evaluations until which lines are followed; then the search bisects
 EXTRAPOLATIONS = 4  # evaluations without one on the other side until the end of the range is tried
-# A target may take lambdas of this factor beyond the model's range. gmm-v1 takes up
+# A target may take lambdas of this factor beyond the model's range. gmm-v2 takes up
 # to a sixth more bits there than at the ends, at equal PSNR, with AVIF's as the measure.
 BEYOND = 2.0
 # Of the offset (``Target.offset``) over log k: its slope in the middle of a model's range, before

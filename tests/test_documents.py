@@ -92,7 +92,7 @@ def test_the_program_of_many_rates(photographs):
 
 
 def test_the_program_with_processes():
-    codec = Codec.load("gmm-v1")
+    codec = Codec.load("gmm")
     pictures = [np.full((64, 64, 3), level, np.uint8) for level in (10, 200)]
     names = {"__name__": "__main__", "codec": codec, "list_of_pixels": pictures}
     exec(block(PYTHON, "pool", "python"), names)

@@ -86,6 +86,13 @@ def test_effort_measures_what_is_missing_and_names_what_is_restored_exactly(
     assert effort.restored_exactly([*rows, exact]) == {"crop.png"}
 
 
+def test_effort_at_the_lambdas_that_are_named(run, photograph, tmp_path):
+    arguments = ["--levels", 0, "--lambdas", 0.03, 0.0032, "--output", tmp_path / "effort.csv"]
+    lines = run("effort", photograph, *arguments).splitlines()[-2:]
+    low, high = (line.split("lambda ")[1].split() for line in lines)
+    assert (low[0], high[0]) == ("0.0032", "0.03") and float(low[4]) < float(high[4])
+
+
 def test_entropy_coding(run):
     out = run("entropy_coding", "--model", "random-8", "--size", "128x64", "--repeats", 1)
     assert out.startswith("random-8: gmm, 8 filters; 128x64, ")

@@ -161,7 +161,7 @@ def test_a_bad_option_is_one_line_of_a_fresh_process(folder):
     "arguments,words",
     [
         (["--checkpoint", "x"], "go together"),
-        ([*MODEL, "--model", "gmm-v1"], "got both"),
+        ([*MODEL, "--model", "gmm"], "got both"),
         ([*MODEL, "--effort", 1], "add --lmbda"),
         (["--checkpoint", MODEL[1], "--family", "gmm", "--num-filters", 12], "multiple of 8"),
     ],
@@ -279,7 +279,7 @@ def test_a_model_by_its_path_says_how_decoders_find_it(folder, run_here):
     assert code == 0 and option == ["--model", str(folder / "my model")]
     code, _, err = run_here(decoder, "own", "-o", "own-back")
     assert code == 1 and "is not in" in err and "name it with --model" in err
-    code, out, err = run_here(decoder, "own", *option, "--model", "gmm-v1", "-o", "own-back")
+    code, out, err = run_here(decoder, "own", *option, "--model", "gmm", "-o", "own-back")
     assert code == 0, err
     assert "my model" in out and (folder / "own-back" / "tiny.png").is_file()
     code, out, err = run_here(decoder, "own", "--model", "no-model", "-o", "own-back2")
@@ -293,16 +293,17 @@ def test_a_checkpoint_says_how_decoders_find_it(folder, run_here):
 
 
 def test_a_shipped_model_needs_no_advice(folder, run_here):
-    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", "--model", "gmm-v1", "-o", "s")
+    code, out, err = run_here(encoder, "my photos ü/tiny.bmp", "--model", "gmm", "-o", "s")
     assert code == 0 and err == "" and "--model" not in out
     path = folder / "copy of a shipped one"
-    shutil.copytree(models.MODELS_DIR / "gmm-v1", path)
+    shutil.copytree(models.folder_of("gmm"), path)
     code, out, err = run_here(encoder, "my photos ü/tiny.bmp", "--model", path, "-o", "s2")
     assert code == 0 and "--model" not in out
     code, out, _ = run_here(decoder, "s2", "-o", "s-back")
     lines = out.splitlines()
     assert code == 0 and lines[0] == "1 file to s-back/" and len(lines) == 3
-    assert lines[1].startswith("gmm-v1: gmm, 64 filters") and " started in " in lines[1]
+    assert lines[1].startswith(f"{models.resolved('gmm')}: gmm, 64 filters")
+    assert " started in " in lines[1]
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,8 @@ def test_what_a_killed_export_left_is_no_model(folder):
 def test_a_model_elsewhere_is_found_where_its_path_is_given(folder, weights, tmp_path):
     fingerprint = models.fingerprint_of(weights, ARCHITECTURE)
     others = tmp_path / "models"
-    shutil.copytree(models.MODELS_DIR / "gmm-v1", others / "gmm-v1")
-    with pytest.raises(models.ModelError, match=r"there: gmm-v1\).*--model"):
+    shutil.copytree(models.folder_of("gmm"), others / "gmm-v9")
+    with pytest.raises(models.ModelError, match=r"there: gmm-v9\).*--model"):
         models.find(fingerprint, others)
     assert models.find(fingerprint, others, [folder]) == folder
     with pytest.raises(models.ModelError, match="No model named nothing"):

@@ -106,7 +106,7 @@ def test_files_of_either_backend_decode_in_the_other(family, codecs, onnx_codecs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gmm-v1", "gllmm-mse-3"])
+@pytest.mark.parametrize("name", ["gmm", "gllmm-mse-3"])
 def test_shipped_models_restore_the_photographs_within_one_level(name):
     pair = [Codec.load(name, backend=backend) for backend in backends.BACKENDS]
     for path in PICTURES:
@@ -149,7 +149,7 @@ import numpy as np
 from golden_models import checkpoint_of
 from architecture import Architecture
 from codec import Codec
-codec = Codec.load("gmm-v1")
+codec = Codec.load("gmm")
 pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)
 assert codec.backend == "onnx" and codec.decompress(codec.compress(pixels)).shape == pixels.shape
 codec = Codec.from_checkpoint(checkpoint_of("gllmm"), Architecture("gllmm", 32))
@@ -174,7 +174,7 @@ def test_coding_imports_no_tensorflow():
     assert result.returncode == 0 and not result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("more", [[], ["--target-bpp", "3", "--model", "gmm-v1"]])
+@pytest.mark.parametrize("more", [[], ["--target-bpp", "3", "--model", "gmm"]])
 def test_the_scripts_import_no_tensorflow(tmp_path, more):
     picture = tmp_path / "a.png"
     picture.write_bytes(images.png_bytes(images.read_image(PICTURES[0]).pixels[:170, :180]))

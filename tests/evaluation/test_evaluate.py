@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib", reason="evaluate.py needs requirements-eval.tx
 import cli.options
 import evaluate
 from architecture import Architecture
-from coding import backends
+from coding import backends, models
 from errors import UsageError
 from evaluation import options, session
 from pictures import images, metrics
@@ -271,7 +271,7 @@ def test_an_image_that_is_restored_exactly_is_left_out_for_all(monkeypatch, tmp_
 
 
 def test_a_checkpoint_with_more_latents_than_filters_is_measured():
-    prefix = ROOT / "models" / "gmm-v1" / "model"
+    prefix = models.folder_of("gmm") / models.CHECKPOINT_PREFIX
     parser = argparse.ArgumentParser()
     options.add_run_options(parser)
     command = ["--checkpoint", str(prefix), "--family", "gmm", "--num-filters", "64"]

@@ -1,13 +1,20 @@
 """Refinement: never worse, usually better, an ordinary file, the same each time."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 from golden_models import REFERENCE
 from PIL import Image
 
+from codec import Codec
 from coding import bitstream
+from pictures import images
 from rates import Rate
 from search import latent_loss, refine
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def picture(height, width):
@@ -67,8 +74,11 @@ def test_interrupting_keeps_the_best_so_far(codecs):
 
 def test_grey_and_ms_ssim(codecs):
     pixels = np.tile(picture(128, 192), (2, 2, 1))[:170, :165, 1]
-    result = refine.Refiner(codecs["gmm"], 3.0, "ms-ssim").compress(pixels, 1)
+    refiner = refine.Refiner(codecs["gmm"], 3.0, "ms-ssim")
+    result = refiner.compress(pixels, 1)
     assert codecs["gmm"].decompress(result.data).shape == pixels.shape
+    y, z = codecs["gmm"].transform(pixels)
+    assert not refiner._loss.curvatures(pixels, y, z, Rate(3.0)).any()
 
 
 @pytest.mark.parametrize("family", ["gmm", "gllmm"])
@@ -78,6 +88,7 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     z = z - codec.entropy_coder.medians
     graph, rate = latent_loss.LatentLoss(codec, "mse"), Rate(0.001)
     loss, whole = graph.gradients(pixels, y, z, rate)
+    curvatures = graph.curvatures(pixels, y, z, rate)
     assert len(graph._tiles(y)) == 1
     monkeypatch.setattr(codec, "memory_budget", 1)
     monkeypatch.setattr(latent_loss, "SMALLEST_TILE", 192)
@@ -88,6 +99,8 @@ def test_tiles_sum_to_the_whole_gradient(codecs, family, monkeypatch):
     assert graph.loss(pixels, y, z, rate) == pytest.approx(loss, rel=0.01)
     for a, b in zip(tiled, whole):
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+    tiled = graph.curvatures(pixels, y, z, rate)
+    np.testing.assert_allclose(tiled, curvatures, atol=0.1 * curvatures.max())
 
 
 @pytest.mark.parametrize("metric,lmbda", [("mse", 0.001), ("ms-ssim", 3.0)])
@@ -111,6 +124,70 @@ def test_searches_repeat_and_are_noisy(codecs, monkeypatch):
     assert refiner.compress(pixels, 2).data != first.data
 
 
+def test_the_rate_of_a_relaxed_latent_is_that_to_be_expected_of_rounding_it():
+    costs = np.array([0.04, 6.6, 9.0])  # of 0, 1 and 2: of one that is 0 almost certainly
+
+    def log_likelihood(values):  # defined at the integers alone
+        return -tf.gather(tf.constant(costs, tf.float32), tf.cast(values, tf.int32))
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = tf.constant([0.0, 0.25, 0.5, 1.0, 1.75], tf.float32, (1, 1, 1, 5))
+        expected = latent_loss._expected(log_likelihood, values)
+        (slope,) = tf.gradients(expected, values)
+        expected, slope = session.run([expected, slope])
+    np.testing.assert_allclose(-expected.ravel(), [0.04, 1.68, 3.32, 6.6, 8.4], rtol=1e-6)
+    np.testing.assert_allclose(-slope.ravel(), [6.56, 6.56, 6.56, 2.4, 2.4], rtol=1e-6)
+
+
+def test_the_variance_of_rounding_counts_but_not_in_the_padding(codecs):
+    """For 70x40 pixels: of 8 rows of y 4.375 lie in the image, of 4 columns 2.5."""
+    codec, pixels, rate = codecs["gmm"], picture(70, 40), Rate(0.01, 2.0)
+    y, z = (np.float32(0.1) + v for v in codec.transform(pixels))
+    graph, curvatures = latent_loss.LatentLoss(codec, "mse"), np.arange(y.shape[-1]) / 32
+    share = np.outer([1, 1, 1, 1, 0.375, 0, 0, 0], [1, 1, 0.5, 0])[..., None]
+    up = y - np.floor(y)
+    loss, gradients = graph.gradients(pixels, y, z, rate)
+    more, more_gradients = graph.gradients(pixels, y, z, rate, curvatures)
+    expected = rate.lmbda * np.sum(curvatures * up * (1 - up) * share)
+    assert more - loss == pytest.approx(expected, rel=1e-3)
+    change = more_gradients[0] - gradients[0]
+    expected = rate.lmbda * curvatures * (1 - 2 * up) * share
+    np.testing.assert_allclose(change, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_array_equal(more_gradients[1], gradients[1])
+
+
+@pytest.mark.parametrize("height,width", [(64, 64), (70, 96)])
+def test_curvatures_are_what_the_variance_of_latents_costs(codecs, height, width):
+    """By how much the picture changes, squared, where all latents move at random."""
+    codec, moves = codecs["gmm"], np.random.default_rng(0)
+    y, z = (np.rint(v) for v in codec.transform(picture(height, width)))
+    pixels = codec.synthesise(codec.quantise(y, z, height, width))
+    assert np.mean((pixels > 0) & (pixels < 255)) > 0.9  # where it clips, moves cost less
+    graph = latent_loss.LatentLoss(codec, "mse")
+
+    def distortion(values):
+        with_it, without = (graph.loss(pixels, values, z, Rate(lmbda)) for lmbda in (1.0, 0.0))
+        return with_it - without
+
+    costs = []
+    for _ in range(20):
+        moved = y + moves.choice(np.float32([-0.01, 0.01]), y.shape)
+        costs.append(distortion(moved) - distortion(y))
+    measured = np.mean(costs) / 0.01**2 / (height * width / 16**2)
+    found = [graph.curvatures(pixels, y, z, Rate(1.0), seed) for seed in range(16)]
+    assert np.mean(np.sum(found, axis=1)) == pytest.approx(measured, rel=0.5)
+    halved = graph.curvatures(pixels, y / 2, z, Rate(1.0, 2.0))  # the same y_hat
+    np.testing.assert_allclose(halved, 4 * found[0], rtol=0.05)
+
+
+def test_few_iterations_gain_at_low_rates_too():
+    """Where nearly all latents are 0, and likelihoods between integers mislead most."""
+    codec = Codec.load("gmm", backend="tensorflow")
+    pixels = images.read_image(ROOT / "valid" / "coffee.png").pixels[:192, :256]
+    result = refine.Refiner(codec).compress(pixels, 1, k=codec.k_of(10))
+    assert result.gain > 0.02
+
+
 def test_soft_rounding_hardens_and_has_the_slope_it_says():
     values = np.array([-1.7, -0.4, 0.2, 0.45, 3.6], np.float64)
     soft, slope = refine.soft_rounding(values, 0.5)
@@ -119,7 +196,7 @@ def test_soft_rounding_hardens_and_has_the_slope_it_says():
         refine.soft_rounding(values + step, 0.5)[0] - refine.soft_rounding(values - step, 0.5)[0]
     )
     np.testing.assert_allclose(change / (2 * step), slope, rtol=1e-4)
-    hard = refine.soft_rounding(values, 0.1)[0]
+    hard = refine.soft_rounding(values, refine.TEMPERATURE_END)[0]
     assert np.abs(hard - np.rint(values)).max() < 0.01 < np.abs(soft - np.rint(values)).max()
 
 
