@@ -63,26 +63,28 @@ class LatentLoss:
             weights.load(self._session)
 
     def _build(self):
-        """Placeholders of a tile, its loss in float32, and its gradients."""
+        """Placeholders of a tile, its loss in float32, its gradients, and what curvatures take."""
         n, m = self._codec.architecture.num_filters, self._codec.architecture.num_latents
         self._x = tf.placeholder(tf.float32, (None, None, 3))  # of the image itself, 0 to 255
         self._y = tf.placeholder(tf.float32, (None, None, m))  # with the border
         self._z = tf.placeholder(tf.float32, (None, None, n))  # the same, without the medians
         self._first = tf.placeholder(tf.int32, (2,))  # own positions of z: where they begin
         self._own = tf.placeholder(tf.int32, (2,))  # and how many they are
-        self._own_pixels = tf.placeholder(tf.int32, (2,))  # of the image, without its padding
+        self._own_pixels = tf.placeholder(tf.float32, (2,))  # of the image, without its padding
         self._tile_pixels = tf.placeholder(tf.int32, (2,))  # the same with the border
         self._corner = tf.placeholder(tf.int32, (2,))  # where x begins in the tile, in pixels
-        self._weight = tf.placeholder(tf.float32, ())  # of the distortion
         self._image_pixels = tf.placeholder(tf.float32, ())
         self._lmbda = tf.placeholder(tf.float32, ())
         self._delta = tf.placeholder(tf.float32, ())  # the quantisation step of y
         self._curvatures = tf.placeholder_with_default(np.zeros(m, np.float32), (m,))
-        self._loss = self._tile_loss(tf.float32)
-        self._relaxed = self._tile_loss(tf.bfloat16)
+        self._seed = tf.placeholder(tf.int32, ())  # of the signs for curvatures
+        exact, fast = (
+            network.reconstruction(self._delta * self._y[None], self._codec.architecture, dtype)
+            for dtype in (tf.float32, tf.bfloat16)
+        )
+        self._loss, self._relaxed = self._tile_loss(exact), self._tile_loss(fast)
         self._gradients = tf.gradients(self._relaxed, [self._y, self._z])
-        self._seed = tf.placeholder(tf.int32, ())  # of the signs
-        self._slopes = self._squared_slopes()
+        self._slopes = self._squared_slopes(fast)
 
     def _inner(self, t, scale):
         """The tile's own part of (1, h, w, N) with ``scale`` positions per position of z."""
@@ -90,8 +92,8 @@ class LatentLoss:
         height, width = tf.unstack(self._own * scale)
         return t[:, top : top + height, left : left + width]
 
-    def _tile_loss(self, dtype):
-        """The tile's share of the image's loss, with the synthesis transform in ``dtype``."""
+    def _tile_loss(self, x_hat):
+        """The tile's share of the image's loss, with the picture ``x_hat``."""
         architecture, medians = self._codec.architecture, self._codec.entropy_coder.medians
         prior = factorized_prior.variables(architecture.num_filters)
         y_hat, z_hat = self._delta * self._y[None], self._z[None] + medians
@@ -109,29 +111,26 @@ class LatentLoss:
         variance = _ceiling_share(own_y) * (1 - _ceiling_share(own_y)) * self._image_share()
         nats = -tf.reduce_sum(_expected(y_log_likelihood, own_y))
         nats -= tf.reduce_sum(_expected(z_log_likelihood, own_z))
-        x_hat = network.reconstruction(y_hat, architecture, dtype)
-        distortion = self._weight * self._distortion(x_hat[0])
+        weight = tf.reduce_prod(self._own_pixels) / self._image_pixels
+        distortion = weight * self._distortion(x_hat[0])
         distortion += tf.reduce_sum(self._curvatures * variance)
         return nats / (math.log(2) * self._image_pixels) + self._lmbda * distortion
 
     def _image_share(self):
         """float32 (h, w, 1): which part of the pixels of the own positions of y is no padding."""
-        lengths = tf.cast(self._own_pixels, tf.float32) / LATENT_STRIDE
-        places = (tf.cast(tf.range(PER_Z * self._own[axis]), tf.float32) for axis in (0, 1))
+        lengths = self._own_pixels / LATENT_STRIDE
+        counts = tf.cast(PER_Z * self._own, tf.float32)
         rows, columns = (
-            tf.clip_by_value(length - place, 0.0, 1.0)
-            for length, place in zip(tf.unstack(lengths), places)
+            tf.clip_by_value(lengths[axis] - tf.range(counts[axis]), 0.0, 1.0) for axis in (0, 1)
         )
         return rows[:, None, None] * columns[:, None]
 
-    def _squared_slopes(self):
+    def _squared_slopes(self, x_hat):
         """The squared derivatives of the image's samples by y, summed for each channel of y.
 
         The square of the derivative of the samples' sum with random signs is, in the mean, the sum
         of their squares (Hutchinson's estimator).
         """
-        y_hat = self._delta * self._y[None]
-        x_hat = network.reconstruction(y_hat, self._codec.architecture, tf.bfloat16)
         shape = tf.shape(x_hat)
         signs = tf.sign(tf.random.stateless_uniform(shape, (self._seed, 0), -1, 1))
         rows, columns = (
@@ -177,23 +176,17 @@ class LatentLoss:
         x = pixels[tuple(slice(STRIDE * a, STRIDE * b) for a, b in zip(starts, stops))]
         if x.ndim == 2:
             x = np.repeat(x[..., None], 3, axis=-1)
-        own, bordered = (
-            [
-                min(STRIDE * stop, side) - STRIDE * start
-                for (start, stop), side in zip(spans, pixels.shape)
-            ]
-            for spans in ([s[:2] for s in tile], [s[2:] for s in tile])
-        )
+        ends = [min(STRIDE * span.stop, side) for span, side in zip(tile, pixels.shape)]
+        border_ends = [min(STRIDE * span.high, side) for span, side in zip(tile, pixels.shape)]
         return {
             self._x: x.astype(np.float32),
             self._y: y[_with_border(tile, PER_Z)],
             self._z: z[_with_border(tile, 1)],
             self._first: [span.start - span.low for span in tile],
             self._own: [span.stop - span.start for span in tile],
-            self._own_pixels: own,
-            self._tile_pixels: bordered,
+            self._own_pixels: [end - STRIDE * span.start for end, span in zip(ends, tile)],
+            self._tile_pixels: [end - STRIDE * span.low for end, span in zip(border_ends, tile)],
             self._corner: [STRIDE * (a - span.low) for a, span in zip(starts, tile)],
-            self._weight: own[0] * own[1] / image_pixels,
             self._image_pixels: image_pixels,
             self._lmbda: rate.lmbda,
             self._delta: 1.0 if rate.delta is None else rate.delta,
